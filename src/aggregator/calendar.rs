@@ -1,0 +1,54 @@
+//! Which keys have to be looked at when.
+//!
+//! A key's entry only wakes: what is due is decided from the state found under the key. Entries are never removed
+//! early, so an entry may find nothing to do. Adding costs the same however many instances are open, and taking
+//! what is due costs what is due.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::domain::ids::Key;
+use crate::domain::time::Arrival;
+
+/// Keys by the moment at which they have to be looked at, in ticks of [`Calendar::TICK`].
+#[derive(Debug, Default)]
+pub(super) struct Calendar(BTreeMap<u64, Vec<Key>>);
+
+impl Calendar {
+    /// How late a key may be looked at: the price for many keys sharing an entry.
+    pub(super) const TICK: Duration = Duration::from_millis(10);
+
+    /// Looks at `key` at `at`, or up to a tick later, never sooner.
+    pub(super) fn add(&mut self, at: Arrival, key: Key) {
+        self.0
+            .entry(at.nanoseconds().div_ceil(Self::tick()))
+            .or_default()
+            .push(key);
+    }
+
+    /// Takes out at most `limit` keys whose moment has come.
+    pub(super) fn take_due(&mut self, now: Arrival, limit: usize) -> Vec<Key> {
+        let mut due = Vec::new();
+        while let Some(mut first) = self.0.first_entry() {
+            if *first.key() > now.nanoseconds() / Self::tick() || due.len() >= limit {
+                break;
+            }
+            let room = limit - due.len();
+            let keys = first.get_mut();
+            due.extend(keys.drain(keys.len().saturating_sub(room)..));
+            if keys.is_empty() {
+                first.remove();
+            }
+        }
+        due
+    }
+
+    /// Takes out the keys whose moment comes first.
+    pub(super) fn take_first(&mut self) -> Vec<Key> {
+        self.0.pop_first().map(|(_, keys)| keys).unwrap_or_default()
+    }
+
+    fn tick() -> u64 {
+        Self::TICK.as_nanos() as u64
+    }
+}

@@ -1,0 +1,503 @@
+//! The open instances and the tombstones of closed ones, found by key, and the timers that wake them.
+//!
+//! Owns every lock on them and gives out values only, never guards. Knows no clock: both ways to end an instance,
+//! an event ([`Aggregator::ingest`]) and the timer ([`Aggregator::sweep`]), are handed the time and return what was
+//! closed through the one function that closes, `Aggregator::finish`, so that nothing is observed twice.
+
+mod calendar;
+mod remembered;
+
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use crate::domain::completion::Verdict;
+use crate::domain::event::{Event, Incoming};
+use crate::domain::ids::{FlowId, Key};
+use crate::domain::instance::{Extent, Instance, Recorded, Rules};
+use crate::domain::result::{Finished, Reason};
+use crate::domain::time::Arrival;
+use crate::domain::tombstone::{Lateness, Tombstone};
+use calendar::Calendar;
+use remembered::Remembered;
+
+/// Bounds of what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Open instances; events of further ones are refused.
+    pub instances: usize,
+    /// Tombstones; the ones that expire first make room.
+    pub tombstones: usize,
+    /// Keys of closed traces that are remembered after their tombstone expired.
+    pub remembered: usize,
+}
+
+/// What became of a batch of events, or of the instances that were due.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Instances that were opened.
+    pub opened: u64,
+    /// Events that are part of an open instance now.
+    pub new: u64,
+    /// Of these, events that match a flow before the one under which their instance was folded.
+    pub after_folding: u64,
+    /// Events that were there already.
+    pub duplicates: u64,
+    /// Of these, events that differ from what was there.
+    pub conflicts: u64,
+    /// Events of an instance that is full, or for which there is no room.
+    pub over_limit: u64,
+    /// Events of a trace that was closed as belonging to no flow.
+    pub unmatched: u64,
+    /// Events of closed instances.
+    pub late: Vec<Late>,
+    /// Tombstones that made room before they expired.
+    pub tombstones_evicted: u64,
+    /// By how many the open instances of a flow became more or fewer; a flow may stand here more than once.
+    pub open_change: Vec<(FlowId, i64)>,
+    /// Instances that are over, each exactly once.
+    pub finished: Vec<Finished>,
+}
+
+/// An event that came after its instance was closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Late {
+    /// The flow of the closed instance.
+    pub flow: FlowId,
+    /// The stage it would have been in.
+    pub stage: Arc<str>,
+    /// How late; `None` when only the key is remembered.
+    pub lateness: Option<Lateness>,
+}
+
+/// What is kept at this moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Population {
+    /// Open instances, stubs included.
+    pub open: u64,
+    /// Of these, stubs.
+    pub stubs: u64,
+    /// Events in open instances.
+    pub events: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+}
+
+/// The open instances and the tombstones of closed ones.
+#[derive(Debug)]
+pub struct Aggregator {
+    slots: DashMap<Key, Slot, foldhash::quality::RandomState>,
+    /// When to look at which key; a key's shard follows from its hash.
+    timers: Box<[Mutex<Timers>]>,
+    limits: Limits,
+    /// The last time at which events may have been lost: the start of the process, or a refusal since.
+    loss: AtomicU64,
+    open: AtomicU64,
+    stubs: AtomicU64,
+    events: AtomicU64,
+    tombstones: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Open(Box<Instance>),
+    Closed(Tombstone),
+}
+
+/// One part of the keys' timers; which one is decided by the key's hash.
+#[derive(Debug)]
+struct Timers {
+    /// When open instances have to be looked at.
+    instances: Calendar,
+    /// When tombstones expire.
+    tombstones: Calendar,
+    /// Traces whose tombstones have expired.
+    remembered: Remembered,
+}
+
+/// Enough that two ingesting threads and the sweep rarely meet.
+const TIMER_SHARDS: usize = 64;
+
+/// How long the key of a closed trace is remembered at least, if there is room.
+const REMEMBER: Duration = Duration::from_secs(3600);
+
+impl Aggregator {
+    /// An empty aggregator.
+    pub fn new(limits: Limits) -> Self {
+        Aggregator {
+            slots: DashMap::with_hasher(foldhash::quality::RandomState::default()),
+            timers: (0..TIMER_SHARDS)
+                .map(|_| Mutex::new(Timers::new(limits.remembered / TIMER_SHARDS)))
+                .collect(),
+            limits,
+            loss: AtomicU64::new(Arrival::ORIGIN.nanoseconds()),
+            open: AtomicU64::new(0),
+            stubs: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            tombstones: AtomicU64::new(0),
+        }
+    }
+
+    /// What is kept at this moment.
+    pub fn population(&self) -> Population {
+        Population {
+            open: self.open.load(Relaxed),
+            stubs: self.stubs.load(Relaxed),
+            events: self.events.load(Relaxed),
+            tombstones: self.tombstones.load(Relaxed),
+        }
+    }
+
+    /// Applies a whole request, then closes what it ended.
+    pub fn ingest(&self, batch: Vec<Incoming>, now: Arrival, rules: &impl Rules) -> Effects {
+        let mut effects = Effects::default();
+        let mut due = Vec::new();
+        let mut rest = self.by_instance(batch).into_iter().peekable();
+        while let Some((hash, Incoming { key, event })) = rest.next() {
+            let more = std::iter::from_fn(|| {
+                rest.next_if(|(other, incoming)| *other == hash && incoming.key == key)
+                    .map(|(_, incoming)| incoming.event)
+            });
+            let events = std::iter::once(event).chain(more);
+            if let Some(wake) = self.apply(key.clone(), hash, events, now, rules, &mut effects) {
+                if wake <= now {
+                    due.push((key, hash));
+                } else {
+                    self.timers(hash).instances.add(wake, key);
+                }
+            }
+        }
+        for (key, hash) in due {
+            self.judge(key, hash, now, rules, &mut effects);
+        }
+        effects
+    }
+
+    /// The events of one instance side by side, in the order in which they came.
+    fn by_instance(&self, batch: Vec<Incoming>) -> Vec<(u64, Incoming)> {
+        let hash = |incoming: Incoming| (self.slots.hasher().hash_one(&incoming.key), incoming);
+        let mut hashed: Vec<_> = batch.into_iter().map(hash).collect();
+        hashed.sort_by_key(|(hash, _)| *hash);
+        hashed
+    }
+
+    /// Records the events of one instance; returns when to look at it, if that is sooner than planned.
+    fn apply(
+        &self,
+        key: Key,
+        hash: u64,
+        events: impl Iterator<Item = Event>,
+        now: Arrival,
+        rules: &impl Rules,
+        effects: &mut Effects,
+    ) -> Option<Arrival> {
+        let mut slot = match self.slots.entry(key) {
+            Entry::Occupied(slot) => slot.into_ref(),
+            Entry::Vacant(slot) => {
+                if let Some(flow) = self.recall(slot.key(), hash, now) {
+                    match flow {
+                        NO_FLOW => effects.unmatched += events.count() as u64,
+                        flow => effects.late.extend(events.map(|event| late(flow, &event, None))),
+                    }
+                    return None;
+                }
+                if self.open.load(Relaxed) >= self.limits.instances as u64 {
+                    effects.over_limit += events.count() as u64;
+                    self.loss.fetch_max(now.nanoseconds(), Relaxed);
+                    return None;
+                }
+                self.opened(effects, rules);
+                slot.insert(Slot::Open(Box::new(Instance::new(now, rules))))
+            }
+        };
+        if let Slot::Closed(tombstone) = slot.value_mut() {
+            if tombstone.remember || now < tombstone.expires {
+                meet_tombstone(tombstone, events, now, effects);
+                return None;
+            }
+            // Its time is over, only the sweep has not come by yet: a new instance.
+            self.tombstones.fetch_sub(1, Relaxed);
+            self.opened(effects, rules);
+            *slot.value_mut() = Slot::Open(Box::new(Instance::new(now, rules)));
+        }
+        let Slot::Open(instance) = slot.value_mut() else {
+            return None;
+        };
+        self.record(instance, events, now, rules, effects);
+        let wake = instance.earliest_end();
+        if instance.wake != Arrival::ORIGIN && instance.wake <= wake {
+            return None;
+        }
+        instance.wake = wake;
+        Some(wake)
+    }
+
+    fn opened(&self, effects: &mut Effects, rules: &impl Rules) {
+        self.open.fetch_add(1, Relaxed);
+        effects.open_change.push((rules.unmatched().id, 1));
+        effects.opened += 1;
+    }
+
+    fn record(
+        &self,
+        instance: &mut Instance,
+        events: impl Iterator<Item = Event>,
+        now: Arrival,
+        rules: &impl Rules,
+        effects: &mut Effects,
+    ) {
+        let (was_stub, flow_before, before) = (instance.is_stub(), instance.flow().id, effects.new);
+        for event in events {
+            match instance.record(event, now, rules) {
+                Recorded::New => effects.new += 1,
+                Recorded::NewAfterFolding => {
+                    effects.new += 1;
+                    effects.after_folding += 1;
+                }
+                Recorded::Duplicate => effects.duplicates += 1,
+                Recorded::Conflict => {
+                    effects.duplicates += 1;
+                    effects.conflicts += 1;
+                }
+                Recorded::OverLimit => effects.over_limit += 1,
+            }
+        }
+        let flow = instance.flow().id;
+        if flow != flow_before {
+            effects.open_change.extend([(flow_before, -1), (flow, 1)]);
+        }
+        self.events.fetch_add(effects.new - before, Relaxed);
+        self.stubs
+            .fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
+    }
+
+    /// Closes what is due at `now`, and looks at no other instance. Returns what happened and whether more is due:
+    /// a call looks at `limit` keys at most, so that a burst does not hold up its caller.
+    pub fn sweep(&self, now: Arrival, limit: usize, rules: &impl Rules) -> (Effects, bool) {
+        let mut effects = Effects::default();
+        let mut budget = limit;
+        for timers in &self.timers {
+            let due = lock(timers).instances.take_due(now, budget);
+            budget -= due.len();
+            for key in due {
+                let hash = self.slots.hasher().hash_one(&key);
+                self.judge(key, hash, now, rules, &mut effects);
+            }
+            let expired = lock(timers).tombstones.take_due(now, budget);
+            budget -= expired.len();
+            for key in expired {
+                self.bury(key, now);
+            }
+            if budget == 0 {
+                return (effects, true);
+            }
+        }
+        self.make_room_for_tombstones(now, &mut effects);
+        (effects, false)
+    }
+
+    /// Decides about one instance that may be over.
+    fn judge(&self, key: Key, hash: u64, now: Arrival, rules: &impl Rules, effects: &mut Effects) {
+        let Some(mut slot) = self.slots.get_mut(&key) else {
+            return;
+        };
+        let Slot::Open(instance) = slot.value_mut() else {
+            return;
+        };
+        // Something came after this timer was set, and a later one is on its way.
+        if instance.wake > now {
+            return;
+        }
+        let was_stub = instance.is_stub();
+        match instance.judge(&key, now, rules) {
+            Verdict::Wait { until, .. } => {
+                instance.wake = until;
+                self.stubs
+                    .fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
+                drop(slot);
+                self.timers(hash).instances.add(until, key);
+            }
+            Verdict::Close(reason) => {
+                let grave = instance.grave(now);
+                let Slot::Open(instance) = std::mem::replace(slot.value_mut(), Slot::Closed(grave)) else {
+                    return;
+                };
+                drop(slot);
+                self.finish(key, hash, *instance, reason, now, rules, effects);
+            }
+        }
+    }
+
+    /// The only place where an instance becomes a result. It has been taken out of the map: no one else has it.
+    #[expect(clippy::too_many_arguments, reason = "the one exit has many guests")]
+    fn finish(
+        &self,
+        key: Key,
+        hash: u64,
+        instance: Instance,
+        reason: Reason,
+        now: Arrival,
+        rules: &impl Rules,
+        effects: &mut Effects,
+    ) {
+        self.open.fetch_sub(1, Relaxed);
+        effects.open_change.push((instance.flow().id, -1));
+        self.stubs.fetch_sub(u64::from(instance.is_stub()), Relaxed);
+        self.events.fetch_sub(instance.events(), Relaxed);
+        let loss = Arrival::since_origin(Duration::from_nanos(self.loss.load(Relaxed)));
+        let (finished, extent) = instance.close(key.clone(), reason, now, loss, rules);
+        self.tombstones.fetch_add(1, Relaxed);
+        if let Some(expires) = self.inscribe(&key, &finished, extent) {
+            self.timers(hash).tombstones.add(expires, key);
+        }
+        effects.finished.push(finished);
+    }
+
+    /// Writes on the tombstone what only closing could tell; returns when it expires.
+    fn inscribe(&self, key: &Key, finished: &Finished, extent: Extent) -> Option<Arrival> {
+        let mut slot = self.slots.get_mut(key)?;
+        let Slot::Closed(tombstone) = slot.value_mut() else {
+            return None;
+        };
+        tombstone.extent = extent;
+        if matches!(finished, Finished::Unmatched { .. }) {
+            tombstone.flow = None;
+        }
+        Some(tombstone.expires)
+    }
+
+    /// Removes a tombstone that has expired; a renewed one gets a new date.
+    fn bury(&self, key: Key, now: Arrival) {
+        if !self.remove_tombstone(&key, now, |tombstone| tombstone.expires <= now) {
+            let renewed = match self.slots.get(&key).as_deref() {
+                Some(Slot::Closed(tombstone)) => tombstone.expires,
+                _ => return,
+            };
+            self.timers(self.slots.hasher().hash_one(&key))
+                .tombstones
+                .add(renewed, key);
+        }
+    }
+
+    fn remove_tombstone(&self, key: &Key, now: Arrival, condition: impl Fn(&Tombstone) -> bool) -> bool {
+        let may_go = |slot: &Slot| matches!(slot, Slot::Closed(tombstone) if condition(tombstone));
+        let removed = self.slots.remove_if(key, |_, slot| may_go(slot));
+        let Some((_, Slot::Closed(tombstone))) = removed else {
+            return false;
+        };
+        self.tombstones.fetch_sub(1, Relaxed);
+        if tombstone.remember {
+            let hash = self.slots.hasher().hash_one(key);
+            self.timers(hash)
+                .remembered
+                .insert(hash, tombstone.flow.unwrap_or(NO_FLOW), now);
+        }
+        true
+    }
+
+    /// Removes tombstones, in each shard those that expire first, until they are as few as they may be.
+    fn make_room_for_tombstones(&self, now: Arrival, effects: &mut Effects) {
+        let mut empty = 0;
+        for timers in self.timers.iter().cycle() {
+            if empty == self.timers.len() || self.tombstones.load(Relaxed) <= self.limits.tombstones as u64 {
+                return;
+            }
+            let soonest = lock(timers).tombstones.take_first();
+            empty = if soonest.is_empty() { empty + 1 } else { 0 };
+            for key in soonest {
+                effects.tombstones_evicted += u64::from(self.remove_tombstone(&key, now, |_| true));
+            }
+        }
+    }
+
+    /// The flow of a trace that was closed so long ago that only its key is remembered.
+    fn recall(&self, key: &Key, hash: u64, now: Arrival) -> Option<FlowId> {
+        matches!(key, Key::Trace(_))
+            .then(|| self.timers(hash).remembered.get(hash, now))
+            .flatten()
+    }
+
+    /// Ends everything: what shows that it has ended closes normally, the rest as `evicted`.
+    pub fn close_all(&self, now: Arrival, rules: &impl Rules) -> Effects {
+        let mut effects = Effects::default();
+        let is_open = |slot: &Slot| matches!(slot, Slot::Open(_));
+        let open: Vec<Key> = self
+            .slots
+            .iter()
+            .filter(|slot| is_open(slot.value()))
+            .map(|slot| slot.key().clone())
+            .collect();
+        for key in open {
+            let hash = self.slots.hasher().hash_one(&key);
+            let Some(mut slot) = self.slots.get_mut(&key) else {
+                continue;
+            };
+            let Slot::Open(instance) = slot.value_mut() else {
+                continue;
+            };
+            let reason = instance.evidence(&key).unwrap_or(Reason::Shutdown);
+            // It is closed early, not late.
+            instance.wake = now;
+            let grave = instance.grave(now);
+            let Slot::Open(instance) = std::mem::replace(slot.value_mut(), Slot::Closed(grave)) else {
+                continue;
+            };
+            drop(slot);
+            self.finish(key, hash, *instance, reason, now, rules, &mut effects);
+        }
+        effects
+    }
+
+    fn timers(&self, hash: u64) -> MutexGuard<'_, Timers> {
+        lock(&self.timers[hash as usize % self.timers.len()])
+    }
+}
+
+impl Timers {
+    fn new(remembered: usize) -> Self {
+        Timers {
+            instances: Calendar::default(),
+            tombstones: Calendar::default(),
+            remembered: Remembered::new(remembered, REMEMBER),
+        }
+    }
+}
+
+/// Stands for "no flow wanted this trace" among the remembered keys.
+const NO_FLOW: FlowId = FlowId(u32::MAX);
+
+fn meet_tombstone(
+    tombstone: &mut Tombstone,
+    events: impl Iterator<Item = Event>,
+    now: Arrival,
+    effects: &mut Effects,
+) {
+    for event in events {
+        let lateness = tombstone.meet(&event, now);
+        match tombstone.flow {
+            Some(flow) => effects.late.push(late(flow, &event, Some(lateness))),
+            None => effects.unmatched += 1,
+        }
+    }
+}
+
+fn late(flow: FlowId, event: &Event, lateness: Option<Lateness>) -> Late {
+    let stage = event
+        .facts
+        .view(flow)
+        .map_or(&event.facts.service, |view| &view.stage);
+    Late {
+        flow,
+        stage: Arc::clone(stage),
+        lateness,
+    }
+}
+
+/// A lock on plain data that no panic can leave half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

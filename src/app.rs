@@ -1,0 +1,223 @@
+//! The one place that wires: builds everything from a config, binds, serves, and drains in order.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::aggregator::{self, Aggregator};
+use crate::config::{Config, ConfigError, Loaded};
+use crate::domain::catalog::{self, Catalog};
+use crate::domain::time::Arrival;
+use crate::listener::{self, BindError, Bound};
+use crate::mapping::flows::Compiled;
+use crate::mapping::push::PushLimits;
+use crate::mapping::spans::TimeLimits;
+use crate::metrics::{Metrics, Settings};
+use crate::pipeline::{Pipeline, SWEEP_INTERVAL};
+use crate::receiver::{native_http, otlp_grpc, otlp_http};
+use crate::web::{self, Status};
+
+/// A program that listens but serves nothing yet.
+#[derive(Debug)]
+pub struct App {
+    pipeline: Arc<Pipeline>,
+    status: Arc<Status>,
+    config: Config,
+    http: Bound,
+    metrics: Option<Bound>,
+    otlp_grpc: Option<Bound>,
+    otlp_http: Option<Bound>,
+}
+
+/// Builds the pipeline that a config describes.
+pub fn build_pipeline(loaded: &Loaded) -> Result<Pipeline, ConfigError> {
+    let Compiled { flows, rules } = loaded.compile()?;
+    let config = &loaded.config;
+    let limits = catalog::Limits {
+        pushed_flows: config.push.flows,
+        events_per_instance: config.limits.events_per_instance,
+    };
+    let catalog = Catalog::new(flows, config.defaults.timers(), limits);
+    let aggregator = Aggregator::new(aggregator::Limits {
+        instances: config.limits.instances,
+        tombstones: config.limits.tombstones,
+        remembered: config.limits.remembered,
+    });
+    let settings = Settings {
+        zero_first: config.metrics.zero_first,
+        series_per_family: config.metrics.series_per_family,
+        buckets: config.defaults.buckets.bounds().into(),
+        ancestor_gauge: config.push.ancestor_gauge,
+    };
+    let metrics = Metrics::new(settings, &catalog, Arrival::ORIGIN);
+    metrics.config_in_force(loaded.fingerprint);
+    let time = TimeLimits {
+        max_future: config.ingest.max_future,
+        max_past: config.ingest.max_past,
+    };
+    let limits = PushLimits {
+        time,
+        value_bytes: config.limits.value_bytes,
+    };
+    let rules = rules.with_value_bytes(config.limits.value_bytes);
+    Ok(Pipeline::new(catalog, rules, limits, aggregator, metrics))
+}
+
+impl App {
+    /// Builds everything and listens on every address, or does nothing at all.
+    pub async fn bind(loaded: Loaded) -> anyhow::Result<Self> {
+        let pipeline = Arc::new(build_pipeline(&loaded)?);
+        let config = loaded.config;
+        let listen = config.listen.clone();
+        Ok(App {
+            http: listener::bind("listen.http", &listen.http).await?,
+            metrics: bind_optional("listen.metrics", listen.metrics.as_deref()).await?,
+            otlp_grpc: bind_optional("listen.otlp_grpc", listen.otlp_grpc.as_deref()).await?,
+            otlp_http: bind_optional("listen.otlp_http", listen.otlp_http.as_deref()).await?,
+            status: Arc::default(),
+            pipeline,
+            config,
+        })
+    }
+
+    /// The addresses that are listened on, by setting.
+    pub fn addresses(&self) -> Vec<(&'static str, std::net::SocketAddr)> {
+        let optional = [&self.metrics, &self.otlp_grpc, &self.otlp_http];
+        let bound = [Some(&self.http)]
+            .into_iter()
+            .chain(optional.map(Option::as_ref))
+            .flatten();
+        bound.map(|bound| (bound.setting, bound.address)).collect()
+    }
+
+    /// The pipeline, for tests that look inside.
+    pub fn pipeline(&self) -> &Arc<Pipeline> {
+        &self.pipeline
+    }
+
+    /// Says what listens where, and one line to try.
+    pub fn announce(&self, mut out: impl Write) -> std::io::Result<()> {
+        writeln!(out, "latency-aggregator {}", env!("CARGO_PKG_VERSION"))?;
+        for (setting, address) in self.addresses() {
+            let what = match setting {
+                "listen.http" if self.metrics.is_some() => "push API",
+                "listen.http" => "push API and /metrics",
+                "listen.metrics" => "/metrics",
+                "listen.otlp_grpc" => "OTLP over gRPC",
+                _ => "OTLP over HTTP",
+            };
+            writeln!(out, "  {setting:<16} {address:<21} {what}")?;
+        }
+        let address = self.http.address;
+        writeln!(
+            out,
+            "Try: curl -H 'Content-Type: application/json' -d \
+             '{{\"id\":\"1\",\"name\":\"order\",\"stage\":\"placed\",\"life_span\":5}}' http://{address}/"
+        )
+    }
+
+    /// Serves until `stop` resolves, then drains: finishes requests, closes what is open, and waits for a last
+    /// scrape. `hurry` resolving cuts the drain short.
+    pub async fn run(self, stop: impl Future<Output = ()>, hurry: impl Future<Output = ()>) {
+        let App {
+            pipeline,
+            status,
+            config,
+            http,
+            metrics,
+            otlp_grpc,
+            otlp_http,
+        } = self;
+        let grace = config.shutdown.grace;
+        let (stop_ingest, ingest_stopped) = watch::channel(false);
+        let (stop_web, web_stopped) = watch::channel(false);
+        let mut ingest = JoinSet::new();
+        let mut serving = JoinSet::new();
+        let request_bytes = config.limits.request_bytes;
+        if let Some(bound) = otlp_grpc {
+            let router = otlp_grpc::router(Arc::clone(&pipeline), request_bytes);
+            ingest.spawn(listener::serve(bound, router, ingest_stopped.clone(), grace));
+        }
+        if let Some(bound) = otlp_http {
+            let router = otlp_http::router(Arc::clone(&pipeline), request_bytes);
+            ingest.spawn(listener::serve(bound, router, ingest_stopped.clone(), grace));
+        }
+        let push = native_http::router(Arc::clone(&pipeline), config.push.request_bytes);
+        let web = web::router(Arc::clone(&pipeline), Arc::clone(&status));
+        let shared: Router = match metrics {
+            Some(bound) => {
+                serving.spawn(listener::serve(bound, web.clone(), web_stopped.clone(), grace));
+                push.merge(web::health_router(Arc::clone(&status)))
+            }
+            None => push.merge(web),
+        };
+        serving.spawn(listener::serve(http, shared, web_stopped, grace));
+        let sweep = tokio::spawn(sweep(Arc::clone(&pipeline)));
+        status.set_ready(true);
+
+        stop.await;
+        info!("shutting down: finishing requests, then closing what is open");
+        let drain = async {
+            status.set_ready(false);
+            stop_ingest.send_replace(true);
+            while ingest.join_next().await.is_some() {}
+            sweep.abort();
+            let closed = pipeline.close_all(pipeline.now());
+            info!(closed, "closed what was open; waiting for a last scrape");
+            wait_for_scrapes(&status, &config).await;
+            stop_web.send_replace(true);
+            while serving.join_next().await.is_some() {}
+        };
+        tokio::select! {
+            () = drain => info!("shut down"),
+            () = hurry => warn!("shut down in a hurry"),
+        }
+    }
+}
+
+async fn bind_optional(setting: &'static str, address: Option<&str>) -> Result<Option<Bound>, BindError> {
+    match address {
+        Some(address) => listener::bind(setting, address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Waits until enough scrapes have seen what was closed, or no more are to be expected.
+async fn wait_for_scrapes(status: &Status, config: &Config) {
+    let scrapes = status.last_scrapes(config.shutdown.scrapes);
+    if tokio::time::timeout(config.shutdown.linger, scrapes)
+        .await
+        .is_err()
+    {
+        info!("no scrape came within shutdown.linger");
+    }
+}
+
+/// The timer: only wakes; what is due follows from what is open and what time it is.
+async fn sweep(pipeline: Arc<Pipeline>) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        while pipeline.sweep(pipeline.now()) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Resolves when the process is asked to end, by SIGTERM or Ctrl-C.
+pub async fn asked_to_end() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

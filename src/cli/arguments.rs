@@ -1,0 +1,241 @@
+//! Flags and environment to a command: settings by the one naming rule, read off the list of settings.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
+use serde_json::{Map, Value};
+
+use crate::config::{Override, settings};
+
+/// What to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    Serve {
+        config: Option<PathBuf>,
+        overrides: Vec<Override>,
+    },
+    Check {
+        file: PathBuf,
+        overrides: Vec<Override>,
+    },
+    Push {
+        url: String,
+        push: Value,
+    },
+}
+
+/// Where the program looks for its config unless it is told.
+const DEFAULT_FILE: &str = "config.yaml";
+
+/// Reads the arguments of the process; a wrong one ends it with a message and code 2.
+pub(super) fn parse() -> Command {
+    let matches = command().get_matches();
+    match matches.subcommand() {
+        Some(("check", matches)) => {
+            let file: &PathBuf = matches.get_one("file").expect("clap requires it");
+            Command::Check {
+                file: file.clone(),
+                overrides: overrides(matches),
+            }
+        }
+        Some(("push", matches)) => push(matches),
+        Some((_, matches)) => serve(matches),
+        None => serve(&matches),
+    }
+}
+
+fn serve(matches: &ArgMatches) -> Command {
+    let named: Option<PathBuf> = matches.get_one::<PathBuf>("config").cloned();
+    let config = named.or_else(|| {
+        Path::new(DEFAULT_FILE)
+            .exists()
+            .then(|| PathBuf::from(DEFAULT_FILE))
+    });
+    Command::Serve {
+        config,
+        overrides: overrides(matches),
+    }
+}
+
+/// Environment first, flags over it.
+fn overrides(matches: &ArgMatches) -> Vec<Override> {
+    let mut overrides = Override::from_environment(|name| std::env::var(name).ok());
+    for path in settings() {
+        if let Some(value) = matches.get_one::<String>(&path) {
+            overrides.push(Override::from_flag(&path, value));
+        }
+    }
+    overrides
+}
+
+pub(super) fn command() -> Clap {
+    let config = || {
+        Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("The config file; default: config.yaml if it is there, else the built-in defaults")
+    };
+    let file = Arg::new("file")
+        .value_name("FILE")
+        .required(true)
+        .value_parser(clap::value_parser!(PathBuf));
+    let settings_help = "Every setting of config.yaml is also a flag of the same name, such as \
+                         --listen.http 127.0.0.1:0, and an environment variable, such as \
+                         LATENCY_AGGREGATOR_LISTEN_HTTP. Flags win over variables, variables over the file.";
+    Clap::new("latency-aggregator")
+        .about("End-to-end latency of business flows, from OTLP traces and JSON pushes to Prometheus")
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(settings_help)
+        .args_conflicts_with_subcommands(true)
+        .arg(config())
+        .args(setting_arguments())
+        .subcommand(
+            Clap::new("serve")
+                .about("Receives events and serves metrics; what happens without a command, too")
+                .after_help(settings_help)
+                .arg(config())
+                .args(setting_arguments()),
+        )
+        .subcommand(
+            Clap::new("check")
+                .about("Checks a config file, and prints what it means and what looks like a mistake")
+                .arg(file)
+                .args(setting_arguments()),
+        )
+        .subcommand(push_command())
+}
+
+fn setting_arguments() -> Vec<Arg> {
+    let argument = |path: String| {
+        // Flags live as long as the process.
+        let path: &'static str = path.leak();
+        Arg::new(path)
+            .long(path)
+            .value_name("VALUE")
+            .help_heading("Settings")
+            .hide_short_help(true)
+    };
+    settings().into_iter().map(argument).collect()
+}
+
+/// Fields of a push that are text.
+const TEXTS: [(&str, &str); 5] = [
+    ("id", "Which run of the flow the event belongs to"),
+    ("name", "The name of the flow and of its metric"),
+    ("stage", "The step of the flow"),
+    (
+        "created_at",
+        "When it happened, such as 2026-01-31T12:00:00Z; default: now",
+    ),
+    ("status", "ok or error"),
+];
+/// Fields of a push that are numbers.
+const NUMBERS: [(&str, &str); 2] = [
+    (
+        "life_span",
+        "Seconds without another event after which the flow is over",
+    ),
+    (
+        "time_to_live",
+        "Seconds for which late events are recognised after that",
+    ),
+];
+/// Fields of a push that map names to texts.
+const MAPS: [(&str, &str); 2] = [
+    ("label_values", "A label, as NAME=VALUE; may be repeated"),
+    ("const_labels", "The same, as the ancestor had it"),
+];
+
+fn push_command() -> Clap {
+    let flag =
+        |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).value_name("VALUE");
+    let required = |argument: Arg| {
+        let is_required = matches!(argument.get_id().as_str(), "id" | "name");
+        argument.required(is_required)
+    };
+    Clap::new("push")
+        .about("Sends one event, for shell scripts; flags have the names of the push API's fields")
+        .arg(
+            Arg::new("url")
+                .long("url")
+                .env("LATENCY_AGGREGATOR_URL")
+                .default_value("http://127.0.0.1:7070")
+                .help("Where to send it"),
+        )
+        .args(TEXTS.map(|(name, help)| required(flag(name, help))))
+        .arg(
+            Arg::new("help_text")
+                .long("help-text")
+                .value_name("VALUE")
+                .help("The field help: what the metric is about"),
+        )
+        .args(NUMBERS.map(|(name, help)| flag(name, help).value_parser(clap::value_parser!(f64))))
+        .args(MAPS.map(|(name, help)| {
+            flag(name, help)
+                .action(ArgAction::Append)
+                .value_parser(parse_label)
+        }))
+        .arg(
+            flag("buckets", "Bucket bounds in seconds, such as 0.1,1,10")
+                .value_delimiter(',')
+                .value_parser(clap::value_parser!(f64)),
+        )
+        .arg(
+            Arg::new("final")
+                .long("final")
+                .action(ArgAction::SetTrue)
+                .help("This event ends the flow"),
+        )
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn push(matches: &ArgMatches) -> Command {
+    let mut push = Map::new();
+    for (name, _) in TEXTS {
+        if let Some(text) = matches.get_one::<String>(name) {
+            push.insert(name.to_owned(), text.as_str().into());
+        }
+    }
+    if let Some(help) = matches.get_one::<String>("help_text") {
+        push.insert("help".to_owned(), help.as_str().into());
+    }
+    for (name, _) in NUMBERS {
+        if let Some(number) = matches.get_one::<f64>(name) {
+            push.insert(name.to_owned(), (*number).into());
+        }
+    }
+    for (name, _) in MAPS {
+        if let Some(labels) = matches.get_many::<(String, String)>(name) {
+            let labels: Map<String, Value> = labels
+                .map(|(name, value)| (name.clone(), value.as_str().into()))
+                .collect();
+            push.insert(name.to_owned(), labels.into());
+        }
+    }
+    if let Some(bounds) = matches.get_many::<f64>("buckets") {
+        push.insert("buckets".to_owned(), bounds.copied().collect::<Vec<f64>>().into());
+    }
+    if matches.get_flag("final") {
+        push.insert("final".to_owned(), true.into());
+    }
+    let url: &String = matches.get_one("url").expect("it has a default");
+    Command::Push {
+        url: url.clone(),
+        push: push.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_fit_together() {
+        command().debug_assert();
+    }
+}

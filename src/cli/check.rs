@@ -1,0 +1,110 @@
+//! `check`: what a config means, and what in it looks like a mistake.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::config::{self, Override};
+use crate::domain::flow::{Boundary, Flow, Labels};
+use crate::mapping::flows::FlowConfig;
+
+/// Checks the file and prints what was understood.
+pub(super) fn run(file: &Path, overrides: &[Override], mut out: impl Write) -> anyhow::Result<()> {
+    let loaded = config::load(Some(file), overrides)?;
+    let compiled = loaded.compile()?;
+    writeln!(out, "{}: ok", file.display())?;
+    for (setting, address) in loaded.config.addresses() {
+        writeln!(out, "  {setting:<16} {address}")?;
+    }
+    writeln!(
+        out,
+        "{} flows, in the order in which they are tried:",
+        compiled.flows.len()
+    )?;
+    for flow in &compiled.flows {
+        describe(flow, loaded.flows.get(flow.id.0 as usize), &mut out)?;
+    }
+    let mut warnings = shadowed(&loaded.flows);
+    warnings.extend(compiled.flows.iter().filter_map(|flow| short_buckets(flow)));
+    for warning in &warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+fn describe(flow: &Flow, config: Option<&FlowConfig>, out: &mut impl Write) -> std::io::Result<()> {
+    let matches = match config.map(|config| &config.matches) {
+        Some(Some(condition)) => condition.as_str(),
+        Some(None) => "only pushes that name it",
+        None => "every trace that no flow above takes",
+    };
+    writeln!(out, "- {}: {matches}", flow.name)?;
+    let start = flow
+        .start
+        .as_ref()
+        .map_or("its earliest event".to_owned(), boundary);
+    let ends: Vec<String> = flow.ends.iter().map(|end| boundary(&end.boundary)).collect();
+    let end = if ends.is_empty() {
+        "its latest event".to_owned()
+    } else {
+        ends.join(" or ")
+    };
+    writeln!(out, "    from {start} to {end}")?;
+    if !flow.expect.is_empty() {
+        writeln!(out, "    expects {}", flow.expect.join(", "))?;
+    }
+    let times = &flow.timers;
+    writeln!(
+        out,
+        "    over {} after its end is seen, or {} after its last event, or {} after its first",
+        humantime::format_duration(times.linger),
+        humantime::format_duration(times.quiet_period),
+        humantime::format_duration(times.max_age)
+    )?;
+    if let Labels::Declared(rules) = &flow.labels {
+        let names: Vec<&str> = rules.iter().map(|rule| &*rule.name).collect();
+        if !names.is_empty() {
+            writeln!(out, "    labels {}", names.join(", "))?;
+        }
+    }
+    Ok(())
+}
+
+fn boundary(boundary: &Boundary) -> String {
+    match (&boundary.stage, boundary.conditional) {
+        (Some(stage), false) => format!("stage {stage}"),
+        (Some(stage), true) => format!("a condition in stage {stage}"),
+        (None, _) => "a condition".to_owned(),
+    }
+}
+
+/// Flows that no span can reach, because an earlier flow takes all that they match.
+fn shadowed(flows: &[FlowConfig]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (place, later) in flows.iter().enumerate() {
+        let Some(condition) = &later.matches else { continue };
+        let takes_all = |earlier: &&FlowConfig| {
+            earlier.matches.as_ref().is_some_and(|taken| {
+                let (taken, condition) = (taken.trim(), condition.trim());
+                taken == "true" || taken == condition || condition.starts_with(&format!("{taken} and "))
+            })
+        };
+        if let Some(earlier) = flows[..place].iter().find(takes_all) {
+            warnings.push(format!(
+                "flow {:?} is shadowed: {:?} comes first and takes all that it matches",
+                later.name, earlier.name
+            ));
+        }
+    }
+    warnings
+}
+
+fn short_buckets(flow: &Flow) -> Option<String> {
+    let last = *flow.buckets.get()?.last()?;
+    let max_age = flow.timers.max_age.as_secs_f64();
+    (last < max_age).then(|| {
+        format!(
+            "flow {:?}: its buckets end at {last} s, before max_age ({max_age} s): quantiles beyond are cut off",
+            &*flow.name
+        )
+    })
+}

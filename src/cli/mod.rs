@@ -1,0 +1,69 @@
+//! The command line: which command, with which settings, and what it prints.
+
+mod arguments;
+mod check;
+mod push;
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+use crate::app::{App, asked_to_end};
+use crate::config::{self, Log, LogFormat};
+use arguments::Command;
+
+/// Runs the command that the arguments name. An error is for people, and means a non-zero exit code.
+pub async fn run() -> anyhow::Result<()> {
+    match arguments::parse() {
+        Command::Serve { config, overrides } => serve(config.as_deref(), &overrides).await,
+        Command::Check { file, overrides } => check::run(&file, &overrides, std::io::stdout().lock()),
+        Command::Push { url, push } => push::run(&url, &push).await,
+    }
+}
+
+async fn serve(path: Option<&std::path::Path>, overrides: &[config::Override]) -> anyhow::Result<()> {
+    let loaded = config::load(path, overrides)?;
+    start_logging(&loaded.config.log)?;
+    let app = App::bind(loaded).await?;
+    app.announce(std::io::stdout().lock())
+        .context("writing to standard output")?;
+    let stop = async {
+        if let Err(error) = asked_to_end().await {
+            // Without signals the process can still be killed; it must not end by itself.
+            tracing::error!(%error, "cannot listen for signals");
+            std::future::pending::<()>().await;
+        }
+    };
+    let hurry = async {
+        // The first signal has been heard by `stop`; streams hear signals from their creation on.
+        if asked_to_end().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    app.run(stop, hurry).await;
+    Ok(())
+}
+
+fn start_logging(log: &Log) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&log.level).with_context(|| {
+        format!(
+            "log.level: {:?} is no level such as info, and no filter",
+            log.level
+        )
+    })?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Human => logs.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// Prints an error and what caused it, for people.
+pub fn report(error: &anyhow::Error) {
+    // Nothing can be done when standard error is gone.
+    writeln!(std::io::stderr(), "error: {error:#}").unwrap_or_default();
+}

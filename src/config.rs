@@ -1,0 +1,321 @@
+//! The settings of the program: read from a file, then from the environment, then from flags, and checked as a
+//! whole before anything else happens.
+//!
+//! One naming rule: the setting `listen.http` is the flag `--listen.http` and the variable
+//! `LATENCY_AGGREGATOR_LISTEN_HTTP`. Invariant: what comes out of [`Loaded::compile`] needs no further checks.
+
+mod file;
+mod overrides;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use file::{ConfigError, Loaded};
+pub use overrides::{Override, settings};
+
+use crate::mapping::flows::{Defaults, FlowConfig};
+
+/// All settings. Field docs name the default's meaning; config.yaml shows every default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Listen,
+    /// What to log.
+    pub log: Log,
+    /// What holds for every flow that does not say otherwise.
+    pub defaults: Defaults,
+    /// The flows, the first match wins. Only in files.
+    #[serde(skip_serializing)]
+    pub flows: Vec<serde_saphyr::Spanned<FlowConfig>>,
+    /// Files with more flows, as paths or patterns relative to the config file; in the order of their names.
+    pub include: Vec<String>,
+    /// Spans for which one of these conditions holds are dropped.
+    pub ignore: Vec<String>,
+    /// Whether the built-in flow `trace` takes the traces that no other flow takes.
+    pub trace_flow: bool,
+    /// Which events are accepted.
+    pub ingest: Ingest,
+    /// Native push.
+    pub push: Push,
+    /// What /metrics shows.
+    pub metrics: Metrics,
+    /// Bounds of what is kept.
+    pub limits: Limits,
+    /// How the program ends.
+    pub shutdown: Shutdown,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: Listen::default(),
+            log: Log::default(),
+            defaults: Defaults::default(),
+            flows: Vec::new(),
+            include: Vec::new(),
+            ignore: DEFAULT_IGNORE.map(str::to_owned).to_vec(),
+            trace_flow: true,
+            ingest: Ingest::default(),
+            push: Push::default(),
+            metrics: Metrics::default(),
+            limits: Limits::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
+}
+
+/// Health, readiness, metrics and ping endpoints, and gRPC's health service.
+const DEFAULT_IGNORE: [&str; 4] = [
+    r#"IsMatch(span.attributes["url.path"], "^/(health|healthz|livez|readyz|ready|live|metrics|ping)/?$")"#,
+    r#"IsMatch(span.attributes["http.target"], "^/(health|healthz|livez|readyz|ready|live|metrics|ping)/?$")"#,
+    r#"IsMatch(span.attributes["http.route"], "^/(health|healthz|livez|readyz|ready|live|metrics|ping)/?$")"#,
+    r#"span.attributes["rpc.service"] == "grpc.health.v1.Health""#,
+];
+
+/// `listen`: addresses as `host:port`; port 0 picks a free one, which the start-up lines name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// Native push, health, and /metrics unless `metrics` names another address.
+    pub http: String,
+    /// /metrics and health at an address of their own; null: at `http`.
+    pub metrics: Option<String>,
+    /// OTLP over gRPC; null switches it off.
+    pub otlp_grpc: Option<String>,
+    /// OTLP over HTTP; null switches it off.
+    pub otlp_http: Option<String>,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Listen {
+            http: "127.0.0.1:7070".to_owned(),
+            metrics: None,
+            otlp_grpc: Some("127.0.0.1:4317".to_owned()),
+            otlp_http: Some("127.0.0.1:4318".to_owned()),
+        }
+    }
+}
+
+/// `log`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,latency_aggregator=debug`.
+    pub level: String,
+    /// `human` or `json`.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log {
+            level: "info".to_owned(),
+            format: LogFormat::Human,
+        }
+    }
+}
+
+/// `log.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `ingest`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ingest {
+    /// Events that end further ahead of now are rejected.
+    #[serde(with = "humantime_serde")]
+    pub max_future: Duration,
+    /// Events that ended longer ago are rejected.
+    #[serde(with = "humantime_serde")]
+    pub max_past: Duration,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Ingest {
+            max_future: Duration::from_secs(300),
+            max_past: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// `push`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Push {
+    /// Whether a pushed flow also shows its last duration as the gauge `NAME_total`, as the ancestor did.
+    pub ancestor_gauge: bool,
+    /// How many flows pushes may create; pushes that would create more are refused.
+    pub flows: usize,
+    /// Bytes of a push or an array of pushes, on the wire and after decompression; larger ones are refused.
+    pub request_bytes: usize,
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Push {
+            ancestor_gauge: false,
+            flows: 100,
+            request_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// `metrics`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// For how long a new series shows zero: at least the scrape interval. 0 shows values at once.
+    #[serde(with = "humantime_serde")]
+    pub zero_first: Duration,
+    /// Series with label values of their own, for each family and flow; further ones share an overflow series.
+    pub series_per_family: usize,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            zero_first: Duration::from_secs(15),
+            series_per_family: 2000,
+        }
+    }
+}
+
+/// `limits`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of an OTLP request, on the wire and after decompression; larger ones are refused.
+    pub request_bytes: usize,
+    /// Open instances; events of further ones are refused.
+    pub instances: usize,
+    /// Events kept of one instance, at most 65535; further ones only count for its bounds and stages.
+    pub events_per_instance: usize,
+    /// Closed instances of which late events are recognised in detail; the ones that expire first make room.
+    pub tombstones: usize,
+    /// Closed traces whose keys are remembered for another hour.
+    pub remembered: usize,
+    /// Bytes of a label or stage value; longer ones are cut.
+    pub value_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            request_bytes: 64 * 1024 * 1024,
+            instances: 1_000_000,
+            events_per_instance: 10_000,
+            tombstones: 1_000_000,
+            remembered: 1_000_000,
+            value_bytes: 256,
+        }
+    }
+}
+
+/// `shutdown`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// How long requests under way may take to finish.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+    /// How long /metrics stays up for a last scrape after that; a scrape ends the wait.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+    /// How many scrapes end the wait: as many as there are Prometheus servers.
+    pub scrapes: u32,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown {
+            grace: Duration::from_secs(10),
+            linger: Duration::from_secs(15),
+            scrapes: 1,
+        }
+    }
+}
+
+impl Config {
+    /// What no single setting can know is wrong. Messages name the setting.
+    fn check(&self) -> Result<(), String> {
+        for (setting, address) in self.addresses() {
+            check_address(setting, address)?;
+        }
+        let at_least_one = [
+            ("limits.request_bytes", self.limits.request_bytes),
+            ("push.request_bytes", self.push.request_bytes),
+            ("limits.instances", self.limits.instances),
+            ("limits.events_per_instance", self.limits.events_per_instance),
+            ("limits.value_bytes", self.limits.value_bytes),
+            ("metrics.series_per_family", self.metrics.series_per_family),
+        ];
+        if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{setting}: must be at least 1"));
+        }
+        if self.limits.events_per_instance > usize::from(u16::MAX) {
+            return Err(format!(
+                "limits.events_per_instance: must be at most {}",
+                u16::MAX
+            ));
+        }
+        crate::mapping::flows::check_buckets(self.defaults.buckets.bounds())
+            .map_err(|message| format!("defaults.buckets: {message}"))
+    }
+
+    /// The addresses to listen on, by setting.
+    pub fn addresses(&self) -> Vec<(&'static str, &str)> {
+        let Listen {
+            http,
+            metrics,
+            otlp_grpc,
+            otlp_http,
+        } = &self.listen;
+        let optional = [
+            ("listen.metrics", metrics.as_deref()),
+            ("listen.otlp_grpc", otlp_grpc.as_deref()),
+            ("listen.otlp_http", otlp_http.as_deref()),
+        ];
+        let optional = optional
+            .into_iter()
+            .filter_map(|(setting, address)| Some((setting, address?)));
+        [("listen.http", http.as_str())]
+            .into_iter()
+            .chain(optional)
+            .collect()
+    }
+}
+
+fn check_address(setting: &str, address: &str) -> Result<(), String> {
+    let port = address
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let is_address = address.parse::<SocketAddr>().is_ok();
+    match port {
+        _ if is_address => Ok(()),
+        Some((host, _)) if !host.is_empty() && !host.contains(['/', ':', ' ']) => Ok(()),
+        _ => Err(format!(
+            "{setting}: {address:?} is not of the form host:port, such as 127.0.0.1:7070"
+        )),
+    }
+}
+
+/// The settings of the file at `path`, or the defaults; then those of `overrides`, later ones over earlier ones.
+pub fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded, ConfigError> {
+    file::load(path, overrides)
+}
+
+#[cfg(test)]
+mod tests;

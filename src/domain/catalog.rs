@@ -1,0 +1,169 @@
+//! All flows of the program, by id and by name: the configured ones, the built-in one, and those pushes created.
+//!
+//! Invariant: an id always means the same flow, and the number of flows that pushes create is bounded.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use super::flow::{Flow, Labels, Measure, OnIncomplete, Origin, Timers};
+use super::ids::FlowId;
+use super::instance::Rules;
+use super::names::overlap;
+
+/// All flows of the program.
+#[derive(Debug)]
+pub struct Catalog {
+    /// In file order; the built-in flow comes last, if it is on.
+    fixed: Box<[Arc<Flow>]>,
+    unmatched: Arc<Flow>,
+    pushed: RwLock<Pushed>,
+    limits: Limits,
+}
+
+/// What bounds the flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How many flows pushes may create.
+    pub pushed_flows: usize,
+    /// How many events one instance keeps.
+    pub events_per_instance: usize,
+}
+
+#[derive(Debug, Default)]
+struct Pushed {
+    flows: Vec<Arc<Flow>>,
+    by_name: HashMap<Arc<str>, FlowId>,
+}
+
+/// Why a push cannot create a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CannotCreate {
+    /// Pushes have created as many flows as they may.
+    TooMany,
+    /// Its metric would get in the way of this one.
+    Overlaps(Arc<str>),
+}
+
+impl Catalog {
+    /// A catalog of `fixed` flows, whose ids must be their places; `timers` are the defaults.
+    pub fn new(fixed: Vec<Arc<Flow>>, timers: Timers, limits: Limits) -> Self {
+        debug_assert!(
+            fixed
+                .iter()
+                .enumerate()
+                .all(|(place, flow)| flow.id.0 as usize == place)
+        );
+        let unmatched = Arc::new(plain(FlowId(u32::MAX), Arc::from(""), Origin::BuiltIn, timers));
+        Catalog {
+            fixed: fixed.into(),
+            unmatched,
+            pushed: RwLock::default(),
+            limits,
+        }
+    }
+
+    /// The configured flows in file order, then the built-in one.
+    pub fn fixed(&self) -> &[Arc<Flow>] {
+        &self.fixed
+    }
+
+    /// All flows, those that pushes created last.
+    pub fn all(&self) -> Vec<Arc<Flow>> {
+        let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
+        self.fixed.iter().chain(&pushed.flows).map(Arc::clone).collect()
+    }
+
+    /// The configured flow with this name, if there is one. The built-in flow cannot be pushed to.
+    pub fn configured(&self, name: &str) -> Option<&Arc<Flow>> {
+        self.fixed
+            .iter()
+            .find(|flow| flow.origin == Origin::Configured && *flow.name == *name)
+    }
+
+    /// The flow that pushes with this name belong to, created if it is new.
+    pub fn pushed(&self, name: &str) -> Result<Arc<Flow>, CannotCreate> {
+        if let Some(known) = self.known_push(name) {
+            return Ok(known);
+        }
+        let mut pushed = self.pushed.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&id) = pushed.by_name.get(name) {
+            return Ok(self.nth_pushed(&pushed, id));
+        }
+        if pushed.flows.len() >= self.limits.pushed_flows {
+            return Err(CannotCreate::TooMany);
+        }
+        let metrics = self
+            .fixed
+            .iter()
+            .chain(&pushed.flows)
+            .filter_map(|flow| flow.metric.as_ref());
+        let names = metrics.chain(self.fixed.iter().map(|flow| &flow.name));
+        if let Some(other) = names.into_iter().find(|other| overlap(name, other)) {
+            return Err(CannotCreate::Overlaps(Arc::clone(other)));
+        }
+        let place = self.fixed.len() + pushed.flows.len();
+        let id = FlowId(u32::try_from(place).unwrap_or(u32::MAX - 1));
+        let name: Arc<str> = Arc::from(name);
+        let metric = Some(Arc::clone(&name));
+        let flow = Arc::new(Flow {
+            metric,
+            ..plain(id, name, Origin::Pushed, self.unmatched.timers)
+        });
+        pushed.flows.push(Arc::clone(&flow));
+        pushed.by_name.insert(Arc::clone(&flow.name), id);
+        Ok(flow)
+    }
+
+    /// The flow that pushes with this name created, if they have.
+    pub fn known_push(&self, name: &str) -> Option<Arc<Flow>> {
+        let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
+        pushed.by_name.get(name).map(|&id| self.nth_pushed(&pushed, id))
+    }
+
+    fn nth_pushed(&self, pushed: &Pushed, id: FlowId) -> Arc<Flow> {
+        Arc::clone(&pushed.flows[id.0 as usize - self.fixed.len()])
+    }
+}
+
+impl Rules for Catalog {
+    fn flow(&self, id: FlowId) -> Arc<Flow> {
+        if let Some(flow) = self.fixed.get(id.0 as usize) {
+            return Arc::clone(flow);
+        }
+        let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
+        let place = (id.0 as usize).checked_sub(self.fixed.len());
+        Arc::clone(
+            place
+                .and_then(|place| pushed.flows.get(place))
+                .unwrap_or(&self.unmatched),
+        )
+    }
+
+    fn unmatched(&self) -> &Arc<Flow> {
+        &self.unmatched
+    }
+
+    fn events_per_instance(&self) -> usize {
+        self.limits.events_per_instance
+    }
+}
+
+/// A flow that requires nothing and takes the labels that its pushes bring.
+fn plain(id: FlowId, name: Arc<str>, origin: Origin, timers: Timers) -> Flow {
+    Flow {
+        id,
+        name,
+        origin,
+        timers,
+        start: None,
+        ends: Vec::new(),
+        expect: Vec::new(),
+        labels: Labels::Union,
+        measure: Measure::Extent,
+        on_incomplete: OnIncomplete::Inf,
+        slo: None,
+        metric: None,
+        help: OnceLock::new(),
+        buckets: OnceLock::new(),
+    }
+}

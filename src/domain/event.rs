@@ -1,0 +1,162 @@
+//! One observation of an instance: a span (an interval) or a push (a point).
+//!
+//! An [`Event`] is small and many; what many events share (the service, what the flows' rules say about it) is its
+//! [`Facts`], interned by whoever maps wire types. The identity rules of repeated events live here and nowhere else.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ids::{FlowId, Key, SpanId};
+use super::time::EventTime;
+
+/// How an event takes part in its trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A span of kind INTERNAL, or of none that we know.
+    Internal,
+    /// A span that serves a remote call: an entry to its stage.
+    Server,
+    /// A span that waits for a remote call.
+    Client,
+    /// A span that puts work on a queue.
+    Producer,
+    /// A span that takes work off a queue: an entry to its stage.
+    Consumer,
+    /// A push: a point in time, always an entry to its stage.
+    Push,
+}
+
+/// One observation of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Event {
+    /// Latest moment it covers. Compared first: of two events with one identity the later end wins.
+    pub end: EventTime,
+    /// Earliest moment it covers; equal to `end` for a push. Never after `end`.
+    pub start: EventTime,
+    /// Its span id; none for a push.
+    pub span: SpanId,
+    /// The span id of its parent, or none.
+    pub parent: SpanId,
+    /// How it takes part in its trace.
+    pub kind: Kind,
+    /// What else the sender said about it.
+    pub flags: Flags,
+    /// What it shares with many others.
+    pub facts: Arc<Facts>,
+}
+
+/// An event and the instance it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incoming {
+    /// What its instance is found by.
+    pub key: Key,
+    /// The event.
+    pub event: Event,
+}
+
+/// One-bit properties of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// Its status is error.
+    pub const ERROR: Flags = Flags(1);
+    /// `Span.flags` says that its parent is in the same process.
+    pub const PARENT_IS_LOCAL: Flags = Flags(2);
+    /// A push with `final: true`.
+    pub const FINAL: Flags = Flags(4);
+    /// An `ignore` condition holds: it keeps its place in the trace, but is no event of any flow.
+    pub const IGNORED: Flags = Flags(8);
+    /// It was sent with its end before its start.
+    pub const SKEWED: Flags = Flags(16);
+
+    /// Both sets of properties.
+    #[must_use]
+    pub fn with(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// `self` when `condition` holds, else no property.
+    #[must_use]
+    pub fn when(self, condition: bool) -> Flags {
+        if condition { self } else { Flags(0) }
+    }
+
+    /// Whether every property of `other` is set.
+    pub fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What many events share: where they come from, and what the rules of each flow say about them.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Facts {
+    /// `service.name`; for a push, its stage. Part of the event's identity.
+    pub service: Arc<str>,
+    /// The first flow in file order that the event matches.
+    pub matched: Option<FlowId>,
+    /// What each flow's rules say, by flow id; empty for a push.
+    pub views: Box<[View]>,
+    /// Set for pushes only.
+    pub push: Option<Box<PushFacts>>,
+}
+
+/// What one flow's rules say about an event.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct View {
+    /// The step of the flow that it belongs to.
+    pub stage: Arc<str>,
+    /// Whether the `when` of the flow's `start` holds.
+    pub start: bool,
+    /// Bit k is set when the `when` of the flow's k-th `end` alternative holds.
+    pub ends: u32,
+    /// Whether the flow's `error_if` holds; `None` when the flow has none.
+    pub error: Option<bool>,
+    /// Its candidate for each label the flow declares.
+    pub labels: Box<[Option<Arc<str>>]>,
+}
+
+/// What only a push says.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PushFacts {
+    /// The flow it names.
+    pub flow: FlowId,
+    /// How that flow sees it.
+    pub view: View,
+    /// Its labels, for flows that pushes create: by name, names unique.
+    pub labels: Box<[(Arc<str>, Arc<str>)]>,
+    /// Quiet period from this event on; `None` takes the flow's.
+    pub life_span: Option<Duration>,
+    /// How long its instance's tombstone lives.
+    pub time_to_live: Duration,
+}
+
+impl Facts {
+    /// What `flow` says about an event with these facts; `None` for a push to another flow.
+    pub fn view(&self, flow: FlowId) -> Option<&View> {
+        match &self.push {
+            Some(push) => (push.flow == flow).then_some(&push.view),
+            None => self.views.get(flow.0 as usize),
+        }
+    }
+}
+
+impl Event {
+    /// Whether both are reports of the same thing: for spans (span id, kind, service), for pushes (stage, final).
+    pub fn same_identity(&self, other: &Event) -> bool {
+        self.span == other.span
+            && self.kind == other.kind
+            && (self.kind != Kind::Push || self.flags.has(Flags::FINAL) == other.flags.has(Flags::FINAL))
+            && (Arc::ptr_eq(&self.facts, &other.facts) || self.facts.service == other.facts.service)
+    }
+
+    /// Whether this event replaces `other`, which has the same identity. The choice depends on their content only,
+    /// never on which came first: of spans the later end wins, of pushes the earlier time.
+    pub fn replaces(&self, other: &Event) -> bool {
+        match (self.kind, self.cmp(other)) {
+            (Kind::Push, order) => order == Ordering::Less,
+            (_, order) => order == Ordering::Greater,
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A flow: a kind of business transaction, and the rules by which its instances are told apart, ended and measured.
+//!
+//! Conditions are evaluated where spans are mapped; here they are bits of an event's [`View`](super::event::View).
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::ids::FlowId;
+
+/// The rules of one flow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Flow {
+    /// Its place in file order.
+    pub id: FlowId,
+    /// Its name: the value of the label `flow`.
+    pub name: Arc<str>,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// How long each kind of waiting may last.
+    pub timers: Timers,
+    /// What begins it; `None`: the earliest event.
+    pub start: Option<Boundary>,
+    /// What ends it, any of them; empty: the latest event. At most [`Flow::MAX_ENDS`].
+    pub ends: Vec<EndAlternative>,
+    /// Stages that every instance should reach.
+    pub expect: Vec<Arc<str>>,
+    /// Its labels.
+    pub labels: Labels,
+    /// What its latency is.
+    pub measure: Measure,
+    /// What an instance that aged out with something missing does to the histogram.
+    pub on_incomplete: OnIncomplete,
+    /// What its users were promised.
+    pub slo: Option<Slo>,
+    /// The name of a histogram of its own, beside the families that all flows share.
+    pub metric: Option<Arc<str>>,
+    /// What its metrics say about it: a flow that pushes create learns this from the first push that says so.
+    pub help: OnceLock<Arc<str>>,
+    /// Bounds of its latency buckets in seconds, rising; set at the latest when it is first observed.
+    pub buckets: OnceLock<Arc<[f64]>>,
+}
+
+impl Flow {
+    /// Each alternative is one bit of a `u32`.
+    pub const MAX_ENDS: usize = 32;
+    /// Each expected stage is one bit of a `u64`.
+    pub const MAX_EXPECTED: usize = 64;
+}
+
+/// What the users of a flow were promised.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Slo {
+    /// An instance is good when it ends `ok` within this time.
+    pub latency: Duration,
+    /// The share of good instances that was promised, between 0 and 1.
+    pub objective: f64,
+}
+
+/// Where a flow comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The config names it.
+    Configured,
+    /// The built-in flow `trace`, which takes every trace that no other flow takes.
+    BuiltIn,
+    /// The first push with its name created it.
+    Pushed,
+}
+
+/// How long each kind of waiting may last, on the arrival clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// From the last new event to closing without evidence of the end.
+    pub quiet_period: Duration,
+    /// From the last new event to closing with evidence of the end.
+    pub linger: Duration,
+    /// From the first event to closing whatever is missing.
+    pub max_age: Duration,
+    /// How long a missing parent that may be in another process is waited for.
+    pub parent_wait: Duration,
+    /// How long a PRODUCER's consumer is waited for.
+    pub async_wait: Duration,
+    /// How long a closed instance that held spans is remembered as a tombstone.
+    pub tombstone: Duration,
+}
+
+/// What begins or ends a flow: a stage, a condition, or a stage in which a condition holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boundary {
+    /// The stage it happens in; `None`: any.
+    pub stage: Option<Arc<str>>,
+    /// Whether a condition has to hold as well; which one is the mapping's business.
+    pub conditional: bool,
+    /// Which moment of the event counts.
+    pub at: At,
+}
+
+/// One way for a flow to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndAlternative {
+    /// What has to happen.
+    pub boundary: Boundary,
+    /// Whether ending this way is an error.
+    pub is_error: bool,
+}
+
+/// Which moment of an event a boundary is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// The event's start.
+    Start,
+    /// The event's end.
+    End,
+}
+
+/// What the latency of an instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// From the flow's start to its end in event time, over all services.
+    Extent,
+    /// The root span's own duration.
+    Root,
+}
+
+/// What an incomplete instance does to the latency histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnIncomplete {
+    /// Counts in the +Inf bucket only.
+    Inf,
+    /// Counts with the time that passed.
+    Elapsed,
+    /// Is left out.
+    Drop,
+}
+
+/// The labels of a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Labels {
+    /// A fixed list, each with its rule.
+    Declared(Vec<LabelRule>),
+    /// Whatever its pushes carry.
+    Union,
+}
+
+/// How one declared label is chosen among what the events of an instance say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelRule {
+    /// The label's name.
+    pub name: Arc<str>,
+    /// Which candidate wins.
+    pub pick: Pick,
+    /// Its value when no event says anything.
+    pub default: Arc<str>,
+}
+
+/// Which of several candidates a label takes. "First" and "last" are by (event start, span id), never by arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// The earliest event's.
+    First,
+    /// The latest event's.
+    Last,
+    /// The root event's.
+    Root,
+    /// The greatest: by number where all candidates are numbers, else by text.
+    Max,
+    /// The least, likewise.
+    Min,
+    /// All distinct ones, sorted, joined with a comma.
+    Join,
+}

@@ -1,0 +1,40 @@
+//! What instances, flows and spans are found by.
+
+use std::sync::Arc;
+
+/// A flow's place in file order; the built-in flow `trace` comes behind the configured ones, and flows that
+/// pushes create come behind that. The lowest id that matches wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowId(pub u32);
+
+/// The sixteen bytes of an OTLP trace id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TraceId(pub [u8; 16]);
+
+/// The eight bytes of an OTLP span id; zero means "none".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SpanId(pub u64);
+
+impl SpanId {
+    /// The parent of a span that has none.
+    pub const NONE: SpanId = SpanId(0);
+
+    /// Whether this names a span at all.
+    pub fn is_some(self) -> bool {
+        self != Self::NONE
+    }
+}
+
+/// What an instance is found by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// A trace, or a push to a configured flow whose `id` is a trace id.
+    Trace(TraceId),
+    /// A push's `(name, id)`; later also a business key's `(flow, value)`.
+    Named {
+        /// The flow that the value is a key of.
+        flow: FlowId,
+        /// The `id` of the push.
+        id: Arc<str>,
+    },
+}

@@ -1,0 +1,565 @@
+//! One run of a flow while it is open: takes events in, answers when it is over, and becomes its result.
+//!
+//! Invariant: the result depends on the set of its events only. Arrival order and repetition decide nothing but
+//! when it closes, unless a cap was met.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::completion::{self, Clocks, Verdict};
+use super::event::{Event, Flags, Kind};
+use super::flow::{Flow, Measure, OnIncomplete, Origin};
+use super::ids::{FlowId, Key, SpanId};
+use super::outline::{MissingParent, Outline, Progress};
+use super::result::{Closed, Finished, Latency, Notes, Outcome, Reason, StageTime};
+use super::summary::{StageSummary, Summary};
+use super::time::{Arrival, EventTime, nanoseconds};
+use super::tombstone::Tombstone;
+
+/// What an instance has to know of the world around it.
+pub trait Rules {
+    /// The flow with this id.
+    fn flow(&self, id: FlowId) -> Arc<Flow>;
+    /// Stands in for the flow of a trace that none has matched yet: default timers, nothing required.
+    fn unmatched(&self) -> &Arc<Flow>;
+    /// How many events one instance keeps.
+    fn events_per_instance(&self) -> usize;
+}
+
+/// An open instance.
+#[derive(Debug)]
+pub struct Instance {
+    /// The flow it belongs to as far as is known; fixed when it is folded.
+    flow: Arc<Flow>,
+    /// Whether a push named its flow.
+    pinned: bool,
+    clocks: Clocks,
+    /// The longest time that a push wants its tombstone to live.
+    time_to_live: Option<Duration>,
+    /// Whether a span has come.
+    spans: bool,
+    body: Body,
+    /// When the aggregator will look at it next. The aggregator's business; kept here to have it in one place.
+    pub wake: Arrival,
+}
+
+#[derive(Debug)]
+enum Body {
+    Detailed {
+        events: Vec<Event>,
+        /// Where the first event with a span id is; only for instances too large to search one by one.
+        index: Option<HashMap<SpanId, usize>>,
+    },
+    Stub(Box<Stub>),
+}
+
+/// An instance folded to what its closing needs.
+#[derive(Debug)]
+struct Stub {
+    outline: Outline,
+    summary: Summary,
+    /// CONSUMER spans whose producer has not come: their start is not known yet.
+    waiting: Vec<Event>,
+    coarsened: u64,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is part of the instance now.
+    New,
+    /// The same, but it matches a flow that comes before the one the instance was folded under.
+    NewAfterFolding,
+    /// It was there already.
+    Duplicate,
+    /// Another report of it was there; one of the two remains.
+    Conflict,
+    /// The instance is full: it counts for bounds and stages, but is not kept.
+    OverLimit,
+}
+
+/// From this many events on, an index finds repeated ones.
+const INDEX_FROM: usize = 32;
+
+impl Instance {
+    /// A new instance; its first event has yet to be recorded.
+    pub fn new(now: Arrival, rules: &impl Rules) -> Self {
+        Instance {
+            flow: Arc::clone(rules.unmatched()),
+            pinned: false,
+            clocks: Clocks {
+                first: now,
+                last: now,
+                life_span: None,
+            },
+            time_to_live: None,
+            spans: false,
+            body: Body::Detailed {
+                events: Vec::new(),
+                index: None,
+            },
+            wake: Arrival::ORIGIN,
+        }
+    }
+
+    /// The flow it belongs to as far as is known.
+    pub fn flow(&self) -> &Arc<Flow> {
+        &self.flow
+    }
+
+    /// Whether it is folded.
+    pub fn is_stub(&self) -> bool {
+        matches!(self.body, Body::Stub(_))
+    }
+
+    /// Its arrival times.
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks
+    }
+
+    /// Events that it keeps or has joined.
+    pub fn events(&self) -> u64 {
+        match &self.body {
+            Body::Detailed { events, .. } => events.len() as u64,
+            Body::Stub(stub) => {
+                let summary = &stub.summary;
+                summary.events + summary.ignored + summary.foreign + stub.waiting.len() as u64
+            }
+        }
+    }
+
+    /// Takes an event in.
+    pub fn record(&mut self, event: Event, now: Arrival, rules: &impl Rules) -> Recorded {
+        if let Some(known) = self.meet(&event) {
+            return known;
+        }
+        self.clocks.last = now;
+        if let Some(push) = &event.facts.push {
+            self.clocks.life_span = push.life_span;
+            self.time_to_live = self.time_to_live.max(Some(push.time_to_live));
+        } else {
+            self.spans = true;
+        }
+        let better = self.consider_flow(&event, rules);
+        if self.len() >= rules.events_per_instance() {
+            return self.record_beyond_cap(&event, rules);
+        }
+        match &mut self.body {
+            Body::Detailed { events, index } => {
+                if let Some(index) = index {
+                    index.entry(event.span).or_insert(events.len());
+                } else if events.len() == INDEX_FROM {
+                    let mut places = HashMap::new();
+                    for (place, event) in events.iter().chain([&event]).enumerate() {
+                        places.entry(event.span).or_insert(place);
+                    }
+                    *index = Some(places);
+                }
+                events.push(event);
+                Recorded::New
+            }
+            Body::Stub(stub) => {
+                stub.take(&self.flow, event);
+                if better {
+                    Recorded::NewAfterFolding
+                } else {
+                    Recorded::New
+                }
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        match &self.body {
+            Body::Detailed { events, .. } => events.len(),
+            Body::Stub(stub) => stub.outline.len(),
+        }
+    }
+
+    /// Deals with an event that is known already.
+    fn meet(&mut self, event: &Event) -> Option<Recorded> {
+        match &mut self.body {
+            Body::Detailed { events, index } => {
+                let known = match index {
+                    Some(index) => {
+                        let place = *index.get(&event.span)?;
+                        if events[place].same_identity(event) {
+                            Some(place)
+                        } else {
+                            events.iter().position(|known| known.same_identity(event))
+                        }
+                    }
+                    None => events.iter().position(|known| known.same_identity(event)),
+                }?;
+                let known = &mut events[known];
+                let same = if event.kind == Kind::Push {
+                    // A push without `created_at` gets a new time with each retry; the earliest is kept.
+                    known.facts == event.facts && known.flags == event.flags
+                } else {
+                    known == event
+                };
+                if event.replaces(known) {
+                    *known = event.clone();
+                }
+                Some(if same {
+                    Recorded::Duplicate
+                } else {
+                    Recorded::Conflict
+                })
+            }
+            Body::Stub(stub) => stub.meet(&self.flow, event),
+        }
+    }
+
+    /// Keeps the flow that comes first in file order among those that pushes name, else among those that match.
+    /// Returns whether the event would have changed the flow of a folded instance.
+    fn consider_flow(&mut self, event: &Event, rules: &impl Rules) -> bool {
+        let pin = event.facts.push.as_ref().map(|push| push.flow);
+        let candidate = match pin {
+            Some(pin) => (!self.pinned || pin < self.flow.id).then_some(pin),
+            None => event
+                .facts
+                .matched
+                .filter(|&matched| !self.pinned && matched < self.flow.id),
+        };
+        let Some(candidate) = candidate else { return false };
+        if self.is_stub() {
+            return candidate != self.flow.id;
+        }
+        self.pinned |= pin.is_some();
+        if candidate != self.flow.id {
+            self.flow = rules.flow(candidate);
+        }
+        false
+    }
+
+    fn record_beyond_cap(&mut self, event: &Event, rules: &impl Rules) -> Recorded {
+        // Without a flow there is nothing to fold it under.
+        if self.flow.id == rules.unmatched().id {
+            return Recorded::OverLimit;
+        }
+        self.fold();
+        if let Body::Stub(stub) = &mut self.body {
+            stub.outline.push_beyond_cap(&self.flow, event);
+            if let Some(view) = event
+                .facts
+                .view(self.flow.id)
+                .filter(|_| !event.flags.has(Flags::IGNORED))
+            {
+                stub.summary.join_again(&self.flow, event, view, event.start);
+                stub.coarsened += stub.summary.coarsen();
+            }
+        }
+        Recorded::OverLimit
+    }
+
+    /// Whether the instance is over at `now`; folds it when only a stub is needed from here on.
+    pub fn judge(&mut self, key: &Key, now: Arrival, rules: &impl Rules) -> Verdict {
+        let verdict = completion::decide(&self.flow, key, &self.progress(), &self.clocks, now);
+        // Which flow it belongs to is decided when it folds: not before any flow has matched.
+        if matches!(verdict, Verdict::Wait { fold: true, .. }) && self.flow.id != rules.unmatched().id {
+            self.fold();
+        }
+        verdict
+    }
+
+    /// The earliest moment at which it could be over, unless something else comes.
+    pub fn earliest_end(&self) -> Arrival {
+        completion::earliest_end(&self.flow, &self.clocks)
+    }
+
+    /// What shows at this moment that it has ended, if anything does.
+    pub fn evidence(&self, key: &Key) -> Option<Reason> {
+        let progress = self.progress();
+        progress.evidence(&self.flow, key).filter(|reason| {
+            *reason != Reason::Root
+                || (progress.missing_parent == MissingParent::None && !progress.unanswered)
+        })
+    }
+
+    fn progress(&self) -> Progress {
+        match &self.body {
+            Body::Detailed { events, .. } => Outline::of(&self.flow, events).progress(&self.flow),
+            Body::Stub(stub) => stub.outline.progress(&self.flow),
+        }
+    }
+
+    /// Keeps only what closing needs.
+    fn fold(&mut self) {
+        let Body::Detailed { events, .. } = &mut self.body else {
+            return;
+        };
+        let stub = Stub::of(&self.flow, std::mem::take(events));
+        self.body = Body::Stub(Box::new(stub));
+    }
+
+    /// What remains of it in its place while it is being closed; its extent is not known yet.
+    pub fn grave(&self, now: Arrival) -> Tombstone {
+        let lifetime = match self.time_to_live {
+            Some(longest) if !self.spans => longest,
+            longest => longest.unwrap_or_default().max(self.flow.timers.tombstone),
+        };
+        Tombstone {
+            flow: Some(self.flow.id),
+            closed: now,
+            lifetime,
+            expires: now.plus(lifetime),
+            extent: None,
+            remember: self.spans,
+        }
+    }
+
+    /// Ends the instance. `loss` is the last time at which events may have been lost. Also returns what its latency
+    /// covered in event time, for its tombstone.
+    pub fn close(
+        self,
+        key: Key,
+        reason: Reason,
+        now: Arrival,
+        loss: Arrival,
+        rules: &impl Rules,
+    ) -> (Finished, Extent) {
+        let Instance {
+            flow,
+            clocks,
+            body,
+            wake,
+            ..
+        } = self;
+        let mut stub = match body {
+            Body::Detailed { events, .. } => Stub::exact(&flow, events),
+            Body::Stub(stub) => *stub,
+        };
+        stub.settle(&flow);
+        // A trace whose root is ignored is no trace to the flow that takes what nobody else wants.
+        let ignored = flow.origin == Origin::BuiltIn
+            && stub
+                .outline
+                .root()
+                .is_some_and(|root| root.flags.has(Flags::IGNORED));
+        if flow.id == rules.unmatched().id || stub.summary.events == 0 || ignored {
+            let Summary {
+                events,
+                ignored,
+                foreign,
+                ..
+            } = stub.summary;
+            return (
+                Finished::Unmatched {
+                    events: events + foreign,
+                    ignored,
+                },
+                None,
+            );
+        }
+        let progress = stub.outline.progress(&flow);
+        let extent = stub.bounds(&flow, &progress);
+        let outcome = completion::outcome(&flow, &progress, &clocks, reason, loss);
+        let closed = stub.finish(
+            flow,
+            key,
+            &progress,
+            outcome,
+            reason,
+            now.since(clocks.first),
+            wake,
+        );
+        (Finished::Closed(Box::new(closed)), extent)
+    }
+}
+
+/// Earliest and latest moment of a latency, in event time, if it has one.
+pub type Extent = Option<(EventTime, EventTime)>;
+
+impl Stub {
+    /// Everything about `events`, with every interval kept apart.
+    fn exact(flow: &Flow, mut events: Vec<Event>) -> Self {
+        // In the order of event time, so that intervals are appended, not inserted.
+        events.sort_unstable_by_key(|event| (event.start, event.end));
+        let outline = Outline::of(flow, &events);
+        let parents = outline.parents_of_consumers();
+        let mut stub = Stub {
+            outline,
+            summary: Summary::default(),
+            waiting: Vec::new(),
+            coarsened: 0,
+        };
+        for event in events {
+            if !is_consumer(&event) {
+                stub.summary.join(flow, &event, event.start);
+            } else if let Some(producer) = parents.get(&event.parent) {
+                stub.summary.join(
+                    flow,
+                    &event,
+                    producer.map_or(event.start, |start| start.max(event.start)),
+                );
+            } else {
+                stub.waiting.push(event);
+            }
+        }
+        stub
+    }
+
+    /// The same, in bounded room.
+    fn of(flow: &Flow, events: Vec<Event>) -> Self {
+        let mut stub = Stub::exact(flow, events);
+        stub.coarsened += stub.summary.coarsen();
+        stub
+    }
+
+    fn take(&mut self, flow: &Flow, event: Event) {
+        self.outline.push(flow, &event);
+        let span = event.span;
+        if !is_consumer(&event) {
+            self.summary.join(flow, &event, event.start);
+        } else if let Some(start) = self.outline.consumer_start(&event) {
+            self.summary.join(flow, &event, start);
+        } else {
+            self.waiting.push(event);
+        }
+        for consumer in self.waiting.extract_if(.., |consumer| consumer.parent == span) {
+            let start = self.outline.consumer_start(&consumer).unwrap_or(consumer.start);
+            self.summary.join(flow, &consumer, start);
+        }
+        self.coarsened += self.summary.coarsen();
+    }
+
+    fn meet(&mut self, flow: &Flow, event: &Event) -> Option<Recorded> {
+        let node = self.outline.find(event)?;
+        let push = event.kind == Kind::Push;
+        let same_time = push || (node.start, node.end) == (event.start, event.end);
+        let same = same_time && (node.parent, node.flags) == (event.parent, event.flags);
+        // A join cannot be undone: the longer of two reports of a span counts, the earlier of two pushes.
+        let longer = if push {
+            event.end < node.end
+        } else {
+            event.end > node.end
+        };
+        let awaited = self.waiting.iter().any(|consumer| consumer.same_identity(event));
+        if let Some(view) = event
+            .facts
+            .view(flow.id)
+            .filter(|_| node.counts && longer && !awaited)
+        {
+            self.summary.join_again(flow, event, view, event.start);
+        }
+        Some(if same {
+            Recorded::Duplicate
+        } else {
+            Recorded::Conflict
+        })
+    }
+
+    /// Joins the consumers whose producer never came.
+    fn settle(&mut self, flow: &Flow) {
+        for event in std::mem::take(&mut self.waiting) {
+            self.summary.join(flow, &event, event.start);
+        }
+    }
+
+    /// Where the latency starts and ends in event time; `None` while one of the two is unknown.
+    fn bounds(&self, flow: &Flow, progress: &Progress) -> Extent {
+        if flow.measure == Measure::Root {
+            return self.outline.root().map(|root| (root.start, root.end));
+        }
+        let (earliest, latest) = self.summary.extent?;
+        let start = if flow.start.is_none() {
+            Some(earliest)
+        } else {
+            self.summary.start
+        };
+        let ended_otherwise = flow.ends.is_empty() || (progress.finals && progress.ends == 0);
+        let end = if ended_otherwise {
+            Some(latest)
+        } else {
+            self.summary.end
+        };
+        start.zip(end)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that a result consists of")]
+    fn finish(
+        self,
+        flow: Arc<Flow>,
+        key: Key,
+        progress: &Progress,
+        outcome: Outcome,
+        reason: Reason,
+        age: Duration,
+        due: Arrival,
+    ) -> Closed {
+        let bounds = self.bounds(&flow, progress);
+        let ended = matches!(outcome, Outcome::Ok | Outcome::Error);
+        let reversed = ended && bounds.is_some_and(|(start, end)| end < start);
+        let extent = self
+            .summary
+            .extent
+            .map_or(0, |(earliest, latest)| latest.nanoseconds_since(earliest));
+        let elapsed = extent.max(nanoseconds(age));
+        let latency = match (outcome, flow.on_incomplete, bounds) {
+            (Outcome::Ok | Outcome::Error, _, Some((start, end))) if !reversed => {
+                Latency::Finite(end.nanoseconds_since(start))
+            }
+            (Outcome::Incomplete, OnIncomplete::Inf, _) => Latency::Infinite(elapsed),
+            (Outcome::Incomplete, OnIncomplete::Elapsed, _) => Latency::Finite(elapsed),
+            _ => Latency::Unobserved,
+        };
+        let observed_from = bounds.filter(|_| ended && !reversed).map(|(start, _)| start);
+        let stages = observed_from.map_or_else(Vec::new, |start| self.stage_times(start));
+        let missing = |(bit, _): &(usize, &Arc<str>)| progress.expected & (1 << bit) == 0;
+        let missing_stages = match outcome {
+            Outcome::Ok | Outcome::Error | Outcome::Incomplete => flow
+                .expect
+                .iter()
+                .enumerate()
+                .filter(missing)
+                .map(|(_, stage)| Arc::clone(stage))
+                .collect(),
+            Outcome::Truncated | Outcome::Orphan | Outcome::Evicted => Vec::new(),
+        };
+        let (labels, label_conflict) = self.summary.labels.choose(&flow);
+        let notes = Notes {
+            events: self.summary.events,
+            ignored: self.summary.ignored,
+            foreign: self.summary.foreign,
+            skewed: self.summary.skewed,
+            coarsened: self.coarsened,
+            reversed,
+            orphan_root: progress.spans && !progress.root,
+            unanswered: progress.unanswered,
+            label_conflict,
+        };
+        Closed {
+            flow,
+            key,
+            outcome,
+            reason,
+            latency,
+            labels,
+            stages,
+            missing_stages,
+            due,
+            notes,
+        }
+    }
+
+    fn stage_times(&self, start: EventTime) -> Vec<StageTime> {
+        let time = |stage: &StageSummary| StageTime {
+            name: Arc::clone(&stage.name),
+            inside: stage.spans.then(|| stage.intervals.nanoseconds()),
+            offset: stage
+                .intervals
+                .earliest()
+                .map_or(0, |reached| reached.nanoseconds_since(start)),
+        };
+        let mut stages: Vec<StageTime> = self.summary.stages.iter().map(time).collect();
+        stages.sort_by(|a, b| a.name.cmp(&b.name));
+        stages
+    }
+}
+
+/// Whether the event's start has to be looked up: it may have polled long before there was work.
+fn is_consumer(event: &Event) -> bool {
+    event.kind == Kind::Consumer && event.parent.is_some()
+}

@@ -1,0 +1,22 @@
+//! The contract in pure code: what an event is, how an instance of a flow takes events in, when it is over,
+//! and what it then measured.
+//!
+//! Knows only `std`: no clock, no lock, no async, no logging, no wire format. Everything is handed the time.
+
+pub mod catalog;
+pub mod completion;
+pub mod event;
+pub mod flow;
+pub mod ids;
+pub mod instance;
+pub mod intervals;
+pub mod labels;
+pub mod names;
+pub mod outline;
+pub mod result;
+pub mod summary;
+pub mod time;
+pub mod tombstone;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,414 @@
+//! The shape of an instance: which event is whose parent, which stages were entered, what is still missing.
+//!
+//! An [`Outline`] is what remains of an instance's events when it is folded to a stub, and is built from the events
+//! themselves while they are kept; both are then judged by the same [`Outline::progress`].
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::event::{Event, Flags, Kind, View};
+use super::flow::{Boundary, Flow};
+use super::ids::SpanId;
+use super::time::EventTime;
+
+/// One event, without what is shared and without what it says for labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Node {
+    /// Its span id; none for a push.
+    pub span: SpanId,
+    /// Its parent's span id, or none.
+    pub parent: SpanId,
+    /// Earliest moment.
+    pub start: EventTime,
+    /// Latest moment.
+    pub end: EventTime,
+    /// Tells services apart that share a span id.
+    pub service: u32,
+    /// Index into [`Outline::stages`].
+    pub stage: u16,
+    /// How it takes part in its trace.
+    pub kind: Kind,
+    /// What else the sender said.
+    pub flags: Flags,
+    /// Whether it is an event of the flow, not only a link between others.
+    pub counts: bool,
+}
+
+/// The shape of an instance as seen by one flow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outline {
+    nodes: Vec<Node>,
+    stages: Vec<Arc<str>>,
+    signals: Signals,
+    /// Events beyond the cap are not in `nodes`: who is missing can no longer be told.
+    overflowed: bool,
+}
+
+/// What single events say about the flow as a whole. Joining is idempotent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Signals {
+    start: bool,
+    ends: u32,
+    ends_in_error: u32,
+    finals: bool,
+    push_error: bool,
+    error_if: bool,
+    has_error_if: bool,
+    pushes: bool,
+    spans: bool,
+}
+
+/// How far an instance has come, by the words of its flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// What the flow requires has begun; true when it requires nothing.
+    pub started: bool,
+    /// Bit k: the k-th `end` alternative has been seen.
+    pub ends: u32,
+    /// A push said that it is the last.
+    pub finals: bool,
+    /// Bit k: the k-th expected stage has been seen.
+    pub expected: u64,
+    /// A span without a parent has come.
+    pub root: bool,
+    /// Whether a push has come.
+    pub pushes: bool,
+    /// Whether a span has come.
+    pub spans: bool,
+    /// Whose parent has not come.
+    pub missing_parent: MissingParent,
+    /// A PRODUCER span has no consumer yet.
+    pub unanswered: bool,
+    /// `error_if` holds, or what stands in for it.
+    pub error: bool,
+}
+
+/// The strongest hold among events whose parent has not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MissingParent {
+    /// All parents are there.
+    None,
+    /// One is missing that may be in another process, and may be lost.
+    Remote,
+    /// One is missing that is in the same process, and so is still running.
+    Local,
+}
+
+/// A cap that an instance met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+impl Outline {
+    /// How many distinct stages one instance may have; the events of further ones count in the last.
+    pub const MAX_STAGES: usize = 256;
+
+    /// The shape of `events` as `flow` sees them.
+    pub fn of(flow: &Flow, events: &[Event]) -> Self {
+        let mut outline = Outline {
+            nodes: Vec::with_capacity(events.len()),
+            ..Outline::default()
+        };
+        for event in events {
+            outline.push(flow, event);
+        }
+        outline
+    }
+
+    /// Adds an event that is not in the outline yet.
+    pub fn push(&mut self, flow: &Flow, event: &Event) {
+        let node = self.node(flow, event);
+        self.nodes.push(node);
+    }
+
+    /// Takes in what an event beyond the cap says, without keeping a place for it, unless it is the first root.
+    pub fn push_beyond_cap(&mut self, flow: &Flow, event: &Event) {
+        self.overflowed = true;
+        let node = self.node(flow, event);
+        if !node.parent.is_some() && !self.nodes.iter().any(|known| !known.parent.is_some()) {
+            self.nodes.push(node);
+        }
+    }
+
+    /// The place of the event with the same identity, if it is in the outline.
+    pub fn find(&self, event: &Event) -> Option<&Node> {
+        let service = service_tag(&event.facts.service);
+        self.nodes.iter().find(|node| {
+            node.span == event.span
+                && node.kind == event.kind
+                && node.service == service
+                && (node.kind != Kind::Push || node.flags.has(Flags::FINAL) == event.flags.has(Flags::FINAL))
+        })
+    }
+
+    /// Number of events that have a place.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether no event has a place.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    fn node(&mut self, flow: &Flow, event: &Event) -> Node {
+        let view = event
+            .facts
+            .view(flow.id)
+            .filter(|_| !event.flags.has(Flags::IGNORED));
+        if let Some(view) = view {
+            self.signals.join(flow, event, view);
+        } else if event.kind != Kind::Push {
+            self.signals.spans = true;
+        }
+        let stage = view.map_or(0, |view| self.stage_index(&view.stage));
+        Node {
+            span: event.span,
+            parent: event.parent,
+            start: event.start,
+            end: event.end,
+            service: service_tag(&event.facts.service),
+            stage,
+            kind: event.kind,
+            flags: event.flags,
+            counts: view.is_some(),
+        }
+    }
+
+    fn stage_index(&mut self, stage: &Arc<str>) -> u16 {
+        let known = self
+            .stages
+            .iter()
+            .position(|known| Arc::ptr_eq(known, stage) || known == stage);
+        let index = known.unwrap_or_else(|| {
+            if self.stages.len() < Self::MAX_STAGES {
+                self.stages.push(Arc::clone(stage));
+            }
+            self.stages.len() - 1
+        });
+        u16::try_from(index).unwrap_or(u16::MAX)
+    }
+
+    /// How far the instance has come.
+    pub fn progress(&self, flow: &Flow) -> Progress {
+        let family = Family::of(&self.nodes);
+        let root = family.root(&self.nodes);
+        let mut entered = vec![false; self.stages.len()];
+        let mut entered_in_error = vec![false; self.stages.len()];
+        for (index, node) in self.nodes.iter().enumerate() {
+            if node.counts && family.is_entry(&self.nodes, index) {
+                entered[usize::from(node.stage)] = true;
+                entered_in_error[usize::from(node.stage)] |= node.flags.has(Flags::ERROR);
+            }
+        }
+        let in_stages = |name: &Arc<str>, flags: &[bool]| {
+            self.stages
+                .iter()
+                .zip(flags)
+                .any(|(stage, flag)| *flag && stage == name)
+        };
+        let mut ends = self.signals.ends;
+        let mut ends_in_error = self.signals.ends_in_error;
+        for (bit, alternative) in flow.ends.iter().enumerate() {
+            if let Some(stage) = stage_alone(&alternative.boundary) {
+                ends |= u32::from(in_stages(stage, &entered)) << bit;
+                ends_in_error |= u32::from(in_stages(stage, &entered_in_error)) << bit;
+            }
+            if alternative.is_error {
+                ends_in_error |= ends & (1 << bit);
+            }
+        }
+        let expected = (flow.expect.iter().enumerate()).fold(0, |bits, (bit, stage)| {
+            bits | u64::from(in_stages(stage, &entered)) << bit
+        });
+        let started = match &flow.start {
+            None => true,
+            Some(boundary) => {
+                self.signals.start || stage_alone(boundary).is_some_and(|stage| in_stages(stage, &entered))
+            }
+        };
+        Progress {
+            started,
+            ends,
+            finals: self.signals.finals,
+            expected,
+            root: root.is_some_and(|root| !self.nodes[root].parent.is_some()),
+            pushes: self.signals.pushes,
+            spans: self.signals.spans,
+            missing_parent: if self.overflowed {
+                MissingParent::None
+            } else {
+                family.missing
+            },
+            unanswered: !self.overflowed && family.unanswered(&self.nodes),
+            error: self.error(root.map(|root| &self.nodes[root]), ends_in_error, flow),
+        }
+    }
+
+    fn error(&self, root: Option<&Node>, ends_in_error: u32, flow: &Flow) -> bool {
+        let ended_as_error = (flow.ends.iter().enumerate())
+            .any(|(bit, alternative)| alternative.is_error && ends_in_error & (1 << bit) != 0);
+        let by_status = if self.signals.has_error_if {
+            self.signals.error_if
+        } else {
+            ends_in_error != 0 || root.is_some_and(|root| root.counts && root.flags.has(Flags::ERROR))
+        };
+        by_status || ended_as_error || self.signals.push_error
+    }
+
+    /// The root: the span without a parent that starts first; without one, the earliest whose parent is missing.
+    pub fn root(&self) -> Option<&Node> {
+        Family::of(&self.nodes)
+            .root(&self.nodes)
+            .map(|index| &self.nodes[index])
+    }
+
+    /// From when on a CONSUMER had work to do: its producer's start, or its own when its parent is no PRODUCER.
+    /// `None` while its parent has not come.
+    pub fn consumer_start(&self, consumer: &Event) -> Option<EventTime> {
+        let parents = self.nodes.iter().filter(|node| node.span == consumer.parent);
+        parents.map(|parent| parent.clips(consumer.start)).max()
+    }
+
+    /// The same for all consumers at once: by the parent's span id, what [`Node::clips`] clips with.
+    pub fn parents_of_consumers(&self) -> HashMap<SpanId, Option<EventTime>> {
+        let mut parents = HashMap::new();
+        if self.nodes.iter().any(|node| node.kind == Kind::Consumer) {
+            for node in self.nodes.iter().filter(|node| node.span.is_some()) {
+                let producer = (node.kind == Kind::Producer).then_some(node.start);
+                let known = parents.entry(node.span).or_insert(producer);
+                *known = (*known).max(producer);
+            }
+        }
+        parents
+    }
+}
+
+impl Node {
+    /// The start of this node's consumer: not before this node's, if it is a PRODUCER.
+    fn clips(&self, start: EventTime) -> EventTime {
+        if self.kind == Kind::Producer {
+            start.max(self.start)
+        } else {
+            start
+        }
+    }
+}
+
+impl Signals {
+    fn join(&mut self, flow: &Flow, event: &Event, view: &View) {
+        let in_error = event.flags.has(Flags::ERROR);
+        let in_stage = |boundary: &Boundary| boundary.stage.as_ref().is_none_or(|stage| *stage == view.stage);
+        self.start |= view.start && flow.start.as_ref().is_some_and(in_stage);
+        for (bit, alternative) in flow.ends.iter().enumerate() {
+            if view.ends & (1 << bit) != 0 && in_stage(&alternative.boundary) {
+                self.ends |= 1 << bit;
+                self.ends_in_error |= u32::from(in_error) << bit;
+            }
+        }
+        self.error_if |= view.error == Some(true);
+        self.has_error_if |= view.error.is_some();
+        if event.kind == Kind::Push {
+            self.pushes = true;
+            self.push_error |= in_error;
+            self.finals |= event.flags.has(Flags::FINAL);
+        } else {
+            self.spans = true;
+        }
+    }
+}
+
+/// The stage of a boundary that asks for nothing but a stage.
+fn stage_alone(boundary: &Boundary) -> Option<&Arc<str>> {
+    boundary.stage.as_ref().filter(|_| !boundary.conditional)
+}
+
+fn service_tag(service: &str) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    service.hash(&mut hasher);
+    // Only tells apart services that report one span id with one kind; half of the hash is plenty.
+    (hasher.finish() >> 32) as u32
+}
+
+/// Who is whose parent.
+struct Family {
+    /// For each node: where its parent is, if it names one and it has come.
+    parents: Vec<Option<usize>>,
+    missing: MissingParent,
+}
+
+impl Family {
+    fn of(nodes: &[Node]) -> Self {
+        let mut by_span: HashMap<SpanId, usize> = HashMap::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.span.is_some()) {
+            // Zipkin-style shared ids: the side that serves is the parent of what happens inside.
+            let rank = |node: &Node| (node.kind != Kind::Server, node.kind, node.service);
+            let place = by_span.entry(node.span).or_insert(index);
+            if rank(node) < rank(&nodes[*place]) {
+                *place = index;
+            }
+        }
+        let parents: Vec<_> = nodes
+            .iter()
+            .map(|node| by_span.get(&node.parent).copied())
+            .collect();
+        let missing = nodes
+            .iter()
+            .zip(&parents)
+            .filter(|(node, parent)| node.parent.is_some() && parent.is_none())
+            .map(|(node, _)| {
+                let local = node.flags.has(Flags::PARENT_IS_LOCAL);
+                if local {
+                    MissingParent::Local
+                } else {
+                    MissingParent::Remote
+                }
+            })
+            .max();
+        Family {
+            parents,
+            missing: missing.unwrap_or(MissingParent::None),
+        }
+    }
+
+    fn root(&self, nodes: &[Node]) -> Option<usize> {
+        let spans = || {
+            nodes
+                .iter()
+                .enumerate()
+                .filter(|(_, node)| node.kind != Kind::Push)
+        };
+        let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.service);
+        let true_root = spans()
+            .filter(|(_, node)| !node.parent.is_some())
+            .min_by_key(rank);
+        let orphan = || {
+            spans()
+                .filter(|&(index, _)| self.parents[index].is_none())
+                .min_by_key(rank)
+        };
+        true_root.or_else(orphan).map(|(index, _)| index)
+    }
+
+    fn is_entry(&self, nodes: &[Node], index: usize) -> bool {
+        let node = &nodes[index];
+        matches!(node.kind, Kind::Server | Kind::Consumer | Kind::Push)
+            || !node.parent.is_some()
+            || self.parents[index]
+                .is_some_and(|parent| nodes[parent].counts && nodes[parent].stage != node.stage)
+    }
+
+    /// Whether a PRODUCER has no child that took its work: a CONSUMER, or anything in another stage.
+    fn unanswered(&self, nodes: &[Node]) -> bool {
+        let mut answered = vec![false; nodes.len()];
+        for (node, parent) in nodes.iter().zip(&self.parents) {
+            if let Some(parent) = *parent {
+                answered[parent] |= node.kind == Kind::Consumer || node.stage != nodes[parent].stage;
+            }
+        }
+        nodes
+            .iter()
+            .zip(&answered)
+            .any(|(node, answered)| node.kind == Kind::Producer && !answered)
+    }
+}

@@ -1,0 +1,169 @@
+//! What a closed instance leaves for the metrics: one value, observed once.
+
+use std::sync::Arc;
+
+use super::flow::Flow;
+use super::ids::Key;
+use super::time::Arrival;
+
+/// How an instance ended for its user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// It ended, nothing required was missing.
+    Ok,
+    /// The same, with an error.
+    Error,
+    /// It aged out with something required missing.
+    Incomplete,
+    /// It aged out although nothing was required.
+    Truncated,
+    /// Its beginning may have been lost.
+    Orphan,
+    /// It was closed for want of room or at shutdown.
+    Evicted,
+}
+
+impl Outcome {
+    /// All of them, in the order in which they are documented.
+    pub const ALL: [Outcome; 6] = [
+        Outcome::Ok,
+        Outcome::Error,
+        Outcome::Incomplete,
+        Outcome::Truncated,
+        Outcome::Orphan,
+        Outcome::Evicted,
+    ];
+
+    /// The value of the label `outcome`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Error => "error",
+            Outcome::Incomplete => "incomplete",
+            Outcome::Truncated => "truncated",
+            Outcome::Orphan => "orphan",
+            Outcome::Evicted => "evicted",
+        }
+    }
+}
+
+/// Why an instance was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// An `end` alternative was seen.
+    End,
+    /// All expected stages were seen.
+    Expect,
+    /// A push said so.
+    Final,
+    /// The root span and every parent had come.
+    Root,
+    /// Nothing new came for the quiet period.
+    Quiet,
+    /// It reached `max_age`.
+    MaxAge,
+    /// Room was needed.
+    Capacity,
+    /// The process ended.
+    Shutdown,
+}
+
+impl Reason {
+    /// The value of the label `reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::End => "end",
+            Reason::Expect => "expect",
+            Reason::Final => "final",
+            Reason::Root => "root",
+            Reason::Quiet => "quiet",
+            Reason::MaxAge => "max_age",
+            Reason::Capacity => "capacity",
+            Reason::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// What goes into the latency histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Latency {
+    /// The flow took this many nanoseconds.
+    Finite(u64),
+    /// It never ended: one more in the +Inf bucket, and this many nanoseconds in the sum.
+    Infinite(u64),
+    /// Nothing: its outcome has no latency, or its end lies before its start.
+    Unobserved,
+}
+
+/// An instance that is over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Closed {
+    /// Its flow.
+    pub flow: Arc<Flow>,
+    /// What it was found by.
+    pub key: Key,
+    /// How it ended for its user.
+    pub outcome: Outcome,
+    /// Why it was closed.
+    pub reason: Reason,
+    /// What goes into the latency histogram.
+    pub latency: Latency,
+    /// Its labels, as (name, value).
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Its stages, by name.
+    pub stages: Vec<StageTime>,
+    /// Expected stages that never came.
+    pub missing_stages: Vec<Arc<str>>,
+    /// When it should have been closed.
+    pub due: Arrival,
+    /// What else is worth counting.
+    pub notes: Notes,
+}
+
+/// What one stage of a closed instance measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageTime {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Nanoseconds in which something was active in it; `None` for a stage of pushes only.
+    pub inside: Option<u64>,
+    /// Nanoseconds from the flow's start until it was reached.
+    pub offset: u64,
+}
+
+/// What is odd about a closed instance, for the program's own metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Its events.
+    pub events: u64,
+    /// Ignored spans among its trace.
+    pub ignored: u64,
+    /// Pushes to another flow than the one that took it.
+    pub foreign: u64,
+    /// Spans that ended before they started.
+    pub skewed: u64,
+    /// Gaps inside stages that its stub lost.
+    pub coarsened: u64,
+    /// Its configured end lies before its configured start.
+    pub reversed: bool,
+    /// Its root never came; its earliest orphan stood in.
+    pub orphan_root: bool,
+    /// A PRODUCER's consumer never came.
+    pub unanswered: bool,
+    /// Its events disagreed about a label.
+    pub label_conflict: bool,
+}
+
+/// The end of an instance, observed or not.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finished {
+    /// An instance of a flow.
+    Closed(Box<Closed>),
+    /// A trace that no flow wanted: how many of its spans, and how many of these were ignored.
+    Unmatched {
+        /// Spans of no flow.
+        events: u64,
+        /// Spans that an `ignore` condition dropped.
+        ignored: u64,
+    },
+}

@@ -1,0 +1,126 @@
+//! What an instance measured so far: bounds, stage intervals and label candidates, as joins.
+//!
+//! Invariant: joining an event twice, or two events in either order, gives the same summary, as long as no cap is
+//! met. That is why a duplicate cannot change a stub.
+
+use std::sync::Arc;
+
+use super::event::{Event, Flags, Kind, View};
+use super::flow::{At, Boundary, Flow};
+use super::intervals::Intervals;
+use super::labels::Candidates;
+use super::outline::Outline;
+use super::time::EventTime;
+
+/// The joins of one flow over the events of one instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Earliest start and latest end of any event of the flow.
+    pub extent: Option<(EventTime, EventTime)>,
+    /// Where the flow starts, if its `start` has been met.
+    pub start: Option<EventTime>,
+    /// Where the flow ends, if one of its `end` alternatives has been met.
+    pub end: Option<EventTime>,
+    /// Time inside each stage.
+    pub stages: Vec<StageSummary>,
+    /// Candidates for the labels.
+    pub labels: Candidates,
+    /// Events of the flow.
+    pub events: u64,
+    /// Events that no flow wanted: ignored ones.
+    pub ignored: u64,
+    /// Pushes that named another flow than the one that took the instance.
+    pub foreign: u64,
+    /// Spans whose end was before their start.
+    pub skewed: u64,
+}
+
+/// What one stage measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageSummary {
+    /// Its name.
+    pub name: Arc<str>,
+    /// When something was active in it.
+    pub intervals: Intervals,
+    /// Whether a span was, so that the time inside means something.
+    pub spans: bool,
+}
+
+impl Summary {
+    /// How many intervals a stub keeps for each stage.
+    pub const STUB_INTERVALS: usize = 8;
+
+    /// Takes in one event; `start` is its start, or the start of its producer where that is later.
+    pub fn join(&mut self, flow: &Flow, event: &Event, start: EventTime) {
+        if event.flags.has(Flags::IGNORED) {
+            self.ignored += 1;
+            return;
+        }
+        let Some(view) = event.facts.view(flow.id) else {
+            self.foreign += 1;
+            return;
+        };
+        self.events += 1;
+        self.skewed += u64::from(event.flags.has(Flags::SKEWED));
+        self.join_again(flow, event, view, start);
+    }
+
+    /// Takes in an event that has been counted before: only the idempotent part.
+    pub fn join_again(&mut self, flow: &Flow, event: &Event, view: &View, start: EventTime) {
+        let start = start.clamp(event.start, event.end);
+        self.extent = Some(match self.extent {
+            None => (start, event.end),
+            Some((earliest, latest)) => (earliest.min(start), latest.max(event.end)),
+        });
+        let moment = |at: At| if at == At::Start { start } else { event.end };
+        if let Some(boundary) = flow
+            .start
+            .as_ref()
+            .filter(|boundary| meets(boundary, view, view.start))
+        {
+            let candidate = moment(boundary.at);
+            self.start = Some(self.start.map_or(candidate, |known| known.min(candidate)));
+        }
+        for (bit, alternative) in flow.ends.iter().enumerate() {
+            if meets(&alternative.boundary, view, view.ends & (1 << bit) != 0) {
+                self.end = self.end.max(Some(moment(alternative.boundary.at)));
+            }
+        }
+        let stage = self.stage(&view.stage);
+        stage.intervals.add(start, event.end);
+        stage.spans |= event.kind != Kind::Push;
+        self.labels.join(flow, event, view);
+    }
+
+    fn stage(&mut self, name: &Arc<str>) -> &mut StageSummary {
+        let known = self
+            .stages
+            .iter()
+            .position(|stage| Arc::ptr_eq(&stage.name, name) || stage.name == *name);
+        let index = known.unwrap_or_else(|| {
+            if self.stages.len() < Outline::MAX_STAGES {
+                let name = Arc::clone(name);
+                self.stages.push(StageSummary {
+                    name,
+                    intervals: Intervals::default(),
+                    spans: false,
+                });
+            }
+            self.stages.len() - 1
+        });
+        &mut self.stages[index]
+    }
+
+    /// Bounds the memory of a stub; returns how many gaps inside stages were lost.
+    pub fn coarsen(&mut self) -> u64 {
+        self.stages
+            .iter_mut()
+            .map(|stage| stage.intervals.coarsen(Self::STUB_INTERVALS))
+            .sum()
+    }
+}
+
+fn meets(boundary: &Boundary, view: &View, condition_holds: bool) -> bool {
+    (!boundary.conditional || condition_holds)
+        && boundary.stage.as_ref().is_none_or(|stage| *stage == view.stage)
+}

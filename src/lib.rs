@@ -1,0 +1,21 @@
+pub mod domain;
+
+pub mod mapping;
+
+pub mod receiver;
+
+pub mod pipeline;
+
+pub mod aggregator;
+
+pub mod metrics;
+
+pub mod web;
+
+pub mod listener;
+
+pub mod config;
+
+pub mod app;
+
+pub mod cli;

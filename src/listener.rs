@@ -1,0 +1,145 @@
+//! Sockets: bound all together before anything is served, served alike, and drained under a timeout.
+//!
+//! Knows no routes. Invariant: an accept loop survives every error of `accept`, such as too many open files.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+/// An address cannot be listened on.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address} ({setting}): {source}\n  {remedy}")]
+pub struct BindError {
+    setting: &'static str,
+    address: String,
+    source: std::io::Error,
+    remedy: String,
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Bound {
+    /// The setting that named its address.
+    pub setting: &'static str,
+    /// Its address, with the port that was picked.
+    pub address: SocketAddr,
+    listener: TcpListener,
+}
+
+/// Listens on `address`; nothing is accepted before [`serve`].
+pub async fn bind(setting: &'static str, address: &str) -> Result<Bound, BindError> {
+    let failed = |source: std::io::Error| {
+        let remedy = match source.kind() {
+            std::io::ErrorKind::AddrInUse => format!(
+                "another program has this port (an OpenTelemetry Collector has 4317 and 4318): stop it, or choose \
+                 another address with --{setting} HOST:PORT"
+            ),
+            _ => format!("choose another address with --{setting} HOST:PORT"),
+        };
+        BindError {
+            setting,
+            address: address.to_owned(),
+            source,
+            remedy,
+        }
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok(Bound {
+        setting,
+        address,
+        listener,
+    })
+}
+
+/// Largest header block of one request, HTTP/2; hyper's HTTP/1 reader has limits of its own.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// Requests under way on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 128;
+/// Flow-control windows: a whole batch of spans on its way, without waiting for the reader.
+const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
+/// How long a client may take to send its request's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often, and how patiently, an idle HTTP/2 connection is probed.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// After an error of `accept`: time for other connections to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `router` until `stop` becomes true, then finishes the requests under way for at most `grace`.
+pub async fn serve(bound: Bound, router: Router, mut stop: watch::Receiver<bool>, grace: Duration) {
+    let Bound {
+        setting, listener, ..
+    } = bound;
+    let graceful = GracefulShutdown::new();
+    let builder = builder();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => connect(stream, &router, &builder, &graceful),
+            Err(error) => {
+                warn!(setting, %error, "cannot accept a connection; going on");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+        warn!(
+            setting,
+            "requests were still under way when the grace period ended"
+        );
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+fn connect(
+    stream: TcpStream,
+    router: &Router,
+    builder: &Builder<TokioExecutor>,
+    graceful: &GracefulShutdown,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "cannot switch off Nagle's algorithm");
+    }
+    let service = TowerToHyperService::new(router.clone());
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .into_owned();
+    let connection = graceful.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!(error, "connection ended");
+        }
+    });
+}

@@ -1,0 +1,230 @@
+//! What the flows' rules say about a span: read once for each distinct combination of the values they look at.
+//!
+//! Invariant: the cache is an optimisation only. It is bounded, and emptying it changes no result.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use dashmap::DashMap;
+
+use super::condition::{Condition, Path, PathTable, Slot, Slots, ValueExpression, text_of};
+use crate::domain::event::{Facts, View};
+use crate::domain::ids::FlowId;
+
+/// What is read of each span, and what follows from it.
+#[derive(Debug)]
+pub struct SpanRules {
+    table: PathTable,
+    flows: Vec<FlowRule>,
+    ignore: Vec<Condition>,
+    built_in: Option<BuiltIn>,
+    service: Slot,
+    /// Label and stage values are cut to this many bytes.
+    value_bytes: usize,
+    cache: DashMap<Box<[u8]>, Interned, foldhash::quality::RandomState>,
+    truncated: AtomicU64,
+}
+
+/// Facts and whether an `ignore` condition holds.
+pub type Interned = (Arc<Facts>, bool);
+
+/// How many distinct combinations are kept; with more, all are read again.
+const CACHE_ENTRIES: usize = 65_536;
+
+/// The conditions and expressions of one flow.
+#[derive(Debug)]
+pub struct FlowRule {
+    /// The flow.
+    pub id: FlowId,
+    /// Which spans it matches.
+    pub matches: Option<Condition>,
+    /// The stage of a span; default: its service.
+    pub stage: Option<ValueExpression>,
+    /// The `when` of its `start`.
+    pub start: Option<Condition>,
+    /// The `when` of each `end` alternative.
+    pub ends: Vec<Option<Condition>>,
+    /// Its `error_if`.
+    pub error_if: Option<Condition>,
+    /// Where the candidates of its labels come from.
+    pub labels: Vec<ValueExpression>,
+}
+
+/// What the built-in flow reads.
+#[derive(Debug)]
+struct BuiltIn {
+    id: FlowId,
+    name: Slot,
+    route: Slot,
+    /// Current and former name of the HTTP method (OpenTelemetry semantic conventions 1.23 renamed it).
+    methods: [Slot; 2],
+}
+
+impl SpanRules {
+    /// Rules over the paths of `table`; `built_in` is the id of the flow that takes the rest.
+    pub fn new(
+        mut table: PathTable,
+        flows: Vec<FlowRule>,
+        ignore: Vec<Condition>,
+        built_in: Option<FlowId>,
+    ) -> Self {
+        let service = table.slot(Path::ResourceAttribute("service.name".into()));
+        let built_in = built_in.map(|id| BuiltIn {
+            id,
+            name: table.slot(Path::SpanName),
+            route: table.slot(Path::SpanAttribute("http.route".into())),
+            methods: ["http.request.method", "http.method"]
+                .map(|key| table.slot(Path::SpanAttribute(key.into()))),
+        });
+        SpanRules {
+            table,
+            flows,
+            ignore,
+            built_in,
+            service,
+            value_bytes: 256,
+            cache: DashMap::default(),
+            truncated: AtomicU64::new(0),
+        }
+    }
+
+    /// Sets the length in bytes to which label and stage values are cut.
+    #[must_use]
+    pub fn with_value_bytes(self, value_bytes: usize) -> Self {
+        SpanRules { value_bytes, ..self }
+    }
+
+    /// What has to be read of each span, by slot.
+    pub fn paths(&self) -> &[Path] {
+        self.table.paths()
+    }
+
+    /// How many values were cut since the last call.
+    pub fn take_truncated(&self) -> u64 {
+        self.truncated.swap(0, Relaxed)
+    }
+
+    /// What all rules say about a span with these values; `fingerprint` must tell any two of them apart.
+    pub fn facts(&self, fingerprint: &[u8], slots: &Slots<'_, '_>, is_entry: bool) -> Interned {
+        if let Some(known) = self.cache.get(fingerprint) {
+            return known.clone();
+        }
+        let interned = self.evaluate(slots, is_entry);
+        if self.cache.len() >= CACHE_ENTRIES {
+            self.cache.clear();
+        }
+        self.cache.insert(fingerprint.into(), interned.clone());
+        interned
+    }
+
+    fn evaluate(&self, slots: &Slots<'_, '_>, is_entry: bool) -> Interned {
+        let service = slots
+            .value(self.service)
+            .map(text_of)
+            .filter(|name| !name.is_empty());
+        let service = self.cut(service.as_deref().unwrap_or("unknown_service"));
+        let mut views: Vec<View> = self
+            .flows
+            .iter()
+            .map(|rule| self.view(rule, slots, &service))
+            .collect();
+        let holds = |rule: &&FlowRule| {
+            rule.matches
+                .as_ref()
+                .is_some_and(|condition| condition.holds(slots))
+        };
+        let mut matched = self.flows.iter().find(holds).map(|rule| rule.id);
+        if let Some(built_in) = &self.built_in {
+            views.push(self.built_in_view(built_in, slots, &service, is_entry));
+            matched = matched.or(Some(built_in.id));
+        }
+        let ignored = self.ignore.iter().any(|condition| condition.holds(slots));
+        if ignored {
+            matched = None;
+        }
+        (
+            Arc::new(Facts {
+                service,
+                matched,
+                views: views.into(),
+                push: None,
+            }),
+            ignored,
+        )
+    }
+
+    fn view(&self, rule: &FlowRule, slots: &Slots<'_, '_>, service: &Arc<str>) -> View {
+        let holds = |condition: &Option<Condition>| {
+            condition.as_ref().is_some_and(|condition| condition.holds(slots))
+        };
+        let stage = rule
+            .stage
+            .as_ref()
+            .map(|stage| stage.value(slots).map(text_of).unwrap_or_default());
+        View {
+            stage: stage.map_or_else(|| Arc::clone(service), |stage| self.cut(&stage)),
+            start: holds(&rule.start),
+            ends: rule
+                .ends
+                .iter()
+                .enumerate()
+                .fold(0, |bits, (bit, end)| bits | u32::from(holds(end)) << bit),
+            error: rule.error_if.as_ref().map(|condition| condition.holds(slots)),
+            labels: rule
+                .labels
+                .iter()
+                .map(|expression| self.label(expression, slots))
+                .collect(),
+        }
+    }
+
+    fn label(&self, expression: &ValueExpression, slots: &Slots<'_, '_>) -> Option<Arc<str>> {
+        let text = text_of(expression.value(slots)?);
+        (!text.is_empty()).then(|| self.cut(&text))
+    }
+
+    fn built_in_view(
+        &self,
+        built_in: &BuiltIn,
+        slots: &Slots<'_, '_>,
+        service: &Arc<str>,
+        is_entry: bool,
+    ) -> View {
+        let text = |slot: Slot| slots.value(slot).map(text_of).filter(|text| !text.is_empty());
+        let method = built_in.methods.iter().find_map(|slot| text(*slot));
+        let name = match (method, text(built_in.route)) {
+            (Some(method), Some(route)) => Some(format!("{method} {route}").into()),
+            _ => text(built_in.name),
+        };
+        // Only what may be taken for the root has a say: the names of inner spans are too many.
+        let labels = match is_entry {
+            true => vec![name.map(|name| self.cut(&name)), Some(Arc::clone(service))],
+            false => vec![None, None],
+        };
+        View {
+            stage: Arc::clone(service),
+            start: false,
+            ends: 0,
+            error: None,
+            labels: labels.into(),
+        }
+    }
+
+    fn cut(&self, text: &str) -> Arc<str> {
+        let (kept, was_cut) = cut(text, self.value_bytes);
+        self.truncated.fetch_add(u64::from(was_cut), Relaxed);
+        kept.into()
+    }
+}
+
+/// The longest beginning of `text` with at most `bytes` bytes, and whether that is less than all.
+pub fn cut(text: &str, bytes: usize) -> (&str, bool) {
+    if text.len() <= bytes {
+        return (text, false);
+    }
+    let end = (0..=bytes)
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
+    (&text[..end], true)
+}

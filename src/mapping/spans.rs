@@ -1,0 +1,461 @@
+//! Spans to events: reads what the rules need while a decoder walks over a request.
+//!
+//! Knows neither the encoding nor what becomes of the events. A span that cannot be right (no valid id, an end far
+//! from now) is refused alone, counted by reason.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::condition::{Path, Slots, Value};
+use super::facts::SpanRules;
+use super::otlp::{self, SpanFields, Text, TraceVisitor};
+use crate::domain::event::{Event, Flags, Incoming, Kind};
+use crate::domain::ids::{Key, SpanId, TraceId};
+use crate::domain::time::{EventTime, Now};
+
+/// How far from now an event's end may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// How far ahead.
+    pub max_future: Duration,
+    /// How far behind.
+    pub max_past: Duration,
+}
+
+impl TimeLimits {
+    /// Whether an event may end at `end`.
+    pub fn admit(&self, end: EventTime, now: Now) -> Result<(), Rejection> {
+        if end > now.wall.plus(self.max_future) {
+            Err(Rejection::TooFarAhead)
+        } else if end < now.wall.minus(self.max_past) {
+            Err(Rejection::TooFarBehind)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Why a span or a push is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rejection {
+    /// Its trace id is not 16 bytes, or all zero.
+    TraceId,
+    /// Its span id is not 8 bytes, or all zero.
+    SpanId,
+    /// Its parent's span id is not 8 bytes.
+    ParentSpanId,
+    /// It ends too far ahead of now.
+    TooFarAhead,
+    /// It ended too long ago.
+    TooFarBehind,
+    /// It is no valid push.
+    Push,
+}
+
+impl Rejection {
+    /// All of them.
+    pub const ALL: [Rejection; 6] = [
+        Rejection::TraceId,
+        Rejection::SpanId,
+        Rejection::ParentSpanId,
+        Rejection::TooFarAhead,
+        Rejection::TooFarBehind,
+        Rejection::Push,
+    ];
+
+    /// The value of the label `reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rejection::TraceId => "trace_id",
+            Rejection::SpanId => "span_id",
+            Rejection::ParentSpanId => "parent_span_id",
+            Rejection::TooFarAhead => "too_far_ahead",
+            Rejection::TooFarBehind => "too_far_behind",
+            Rejection::Push => "push",
+        }
+    }
+
+    /// What is wrong, and what would be right, for the sender.
+    fn explain(self) -> &'static str {
+        match self {
+            Rejection::TraceId => "trace_id is not 16 bytes with one of them not zero",
+            Rejection::SpanId => "span_id is not 8 bytes with one of them not zero",
+            Rejection::ParentSpanId => "parent_span_id is neither empty nor 8 bytes",
+            Rejection::TooFarAhead => "the end lies further ahead of now than ingest.max_future allows",
+            Rejection::TooFarBehind => "the end lies further behind now than ingest.max_past allows",
+            Rejection::Push => "not a valid push",
+        }
+    }
+}
+
+/// What a request held, as events.
+#[derive(Debug, Default)]
+pub struct MappedSpans {
+    /// The events and their instances.
+    pub events: Vec<Incoming>,
+    /// How many spans the request held.
+    pub received: u64,
+    /// Spans refused, by reason, without the reasons that did not occur.
+    pub rejected: Vec<(Rejection, u64)>,
+    /// Spans whose tracestate says that they were sampled.
+    pub sampled: u64,
+}
+
+impl MappedSpans {
+    /// How many spans were refused.
+    pub fn rejected_spans(&self) -> u64 {
+        self.rejected.iter().map(|(_, count)| count).sum()
+    }
+
+    /// What was refused and why, for the sender; empty if nothing was.
+    pub fn explain(&self) -> String {
+        let parts: Vec<String> = self
+            .rejected
+            .iter()
+            .map(|(reason, count)| format!("{count} rejected: {}", reason.explain()))
+            .collect();
+        parts.join("; ")
+    }
+}
+
+/// Takes what a decoder reports and makes events of it.
+#[derive(Debug)]
+pub struct SpanMapper<'r> {
+    rules: &'r SpanRules,
+    limits: TimeLimits,
+    now: Now,
+    resource: Values,
+    scope: Values,
+    span: Values,
+    fingerprint: Vec<u8>,
+    mapped: MappedSpans,
+    counts: [u64; Rejection::ALL.len()],
+}
+
+impl<'r> SpanMapper<'r> {
+    /// A mapper for one request that arrives at `now`.
+    pub fn new(rules: &'r SpanRules, limits: TimeLimits, now: Now) -> Self {
+        let slots = rules.paths().len();
+        SpanMapper {
+            rules,
+            limits,
+            now,
+            resource: Values::new(slots),
+            scope: Values::new(slots),
+            span: Values::new(slots),
+            fingerprint: Vec::new(),
+            mapped: MappedSpans::default(),
+            counts: [0; Rejection::ALL.len()],
+        }
+    }
+
+    /// What the request held.
+    pub fn finish(mut self) -> MappedSpans {
+        let counted = Rejection::ALL.into_iter().zip(self.counts);
+        self.mapped.rejected = counted.filter(|(_, count)| *count > 0).collect();
+        self.mapped
+    }
+
+    fn map(&mut self, span: &SpanFields<'_>) -> Result<Incoming, Rejection> {
+        let trace = <[u8; 16]>::try_from(span.trace_id).map_err(|_| Rejection::TraceId)?;
+        let id = <[u8; 8]>::try_from(span.span_id).map_err(|_| Rejection::SpanId)?;
+        if trace == [0; 16] {
+            return Err(Rejection::TraceId);
+        }
+        if id == [0; 8] {
+            return Err(Rejection::SpanId);
+        }
+        let parent = match span.parent_span_id {
+            [] => SpanId::NONE,
+            bytes => SpanId(u64::from_be_bytes(
+                bytes.try_into().map_err(|_| Rejection::ParentSpanId)?,
+            )),
+        };
+        let end = EventTime::from_unix_nanoseconds(span.end_time_unix_nano);
+        self.limits.admit(end, self.now)?;
+        let start = EventTime::from_unix_nanoseconds(span.start_time_unix_nano);
+        let kind = kind(span.kind);
+        let (facts, ignored) = self.facts(span, kind, !parent.is_some());
+        let skewed = start > end;
+        // The end has been checked against our clock, the start has not; a start of 0 was never set.
+        let start = if skewed || span.start_time_unix_nano == 0 {
+            end
+        } else {
+            start
+        };
+        let flags = Flags::ERROR
+            .when(span.status_code == STATUS_CODE_ERROR)
+            .with(Flags::PARENT_IS_LOCAL.when(parent.is_some() && parent_is_local(span.flags)))
+            .with(Flags::SKEWED.when(skewed))
+            .with(Flags::IGNORED.when(ignored));
+        let span = SpanId(u64::from_be_bytes(id));
+        let event = Event {
+            end,
+            start,
+            span,
+            parent,
+            kind,
+            flags,
+            facts,
+        };
+        Ok(Incoming {
+            key: Key::Trace(TraceId(trace)),
+            event,
+        })
+    }
+
+    /// What the rules say about the span whose attributes have been read.
+    fn facts(&mut self, span: &SpanFields<'_>, kind: Kind, is_root: bool) -> super::facts::Interned {
+        for (slot, path) in self.rules.paths().iter().enumerate() {
+            match path {
+                Path::SpanName => self.span.set_text(slot, span.name),
+                Path::SpanKind => self.span.set(slot, Stored::Int(span.kind.into())),
+                Path::StatusCode => self.span.set(slot, Stored::Int(span.status_code.into())),
+                Path::StatusMessage => self.span.set_text(slot, span.status_message),
+                Path::ResourceAttribute(_)
+                | Path::ScopeName
+                | Path::ScopeVersion
+                | Path::SpanAttribute(_) => {}
+            }
+        }
+        let is_entry = is_root || matches!(kind, Kind::Server | Kind::Consumer);
+        self.fingerprint.clear();
+        self.fingerprint.push(u8::from(is_root) | u8::from(is_entry) << 1);
+        for values in [&self.resource, &self.scope, &self.span] {
+            values.write_fingerprint(&mut self.fingerprint);
+        }
+        let all = [&self.span, &self.scope, &self.resource];
+        let values: Vec<Option<Value<'_>>> = (0..self.rules.paths().len())
+            .map(|slot| all.iter().find_map(|values| values.get(slot)))
+            .collect();
+        let slots = Slots {
+            values: &values,
+            is_root_span: is_root,
+        };
+        self.rules.facts(&self.fingerprint, &slots, is_entry)
+    }
+
+    /// The slot of the attribute `key` among those that are read.
+    fn slot(&self, matches: impl Fn(&Path) -> bool) -> Option<usize> {
+        self.rules.paths().iter().position(matches)
+    }
+}
+
+impl TraceVisitor for SpanMapper<'_> {
+    fn resource(&mut self) {
+        self.resource.clear();
+        self.scope.clear();
+        self.span.clear();
+    }
+
+    fn resource_attribute(&mut self, key: Text<'_>, value: otlp::Value<'_>) {
+        if let Some(slot) = self.slot(|path| matches!(path, Path::ResourceAttribute(name) if key == **name)) {
+            self.resource.set_value(slot, value);
+        }
+    }
+
+    fn scope(&mut self, name: Text<'_>, version: Text<'_>) {
+        self.scope.clear();
+        self.span.clear();
+        for (slot, path) in self.rules.paths().iter().enumerate() {
+            match path {
+                Path::ScopeName => self.scope.set_text(slot, name),
+                Path::ScopeVersion => self.scope.set_text(slot, version),
+                _ => {}
+            }
+        }
+    }
+
+    fn span_attribute(&mut self, key: Text<'_>, value: otlp::Value<'_>) {
+        if let Some(slot) = self.slot(|path| matches!(path, Path::SpanAttribute(name) if key == **name)) {
+            self.span.set_value(slot, value);
+        }
+    }
+
+    fn span_link(&mut self, _trace_id: &[u8], _span_id: &[u8]) {}
+
+    fn span(&mut self, span: SpanFields<'_>) {
+        self.mapped.received += 1;
+        self.mapped.sampled +=
+            u64::from(!span.trace_state.is_empty() && is_sampled(&span.trace_state.read()));
+        match self.map(&span) {
+            Ok(incoming) => self.mapped.events.push(incoming),
+            Err(rejection) => {
+                let place = Rejection::ALL
+                    .iter()
+                    .position(|known| *known == rejection)
+                    .unwrap_or_default();
+                self.counts[place] += 1;
+            }
+        }
+        self.span.clear();
+    }
+}
+
+/// `STATUS_CODE_ERROR` of the OTLP trace proto.
+const STATUS_CODE_ERROR: i32 = 2;
+
+fn kind(kind: i32) -> Kind {
+    // SpanKind of the OTLP trace proto; unspecified and unknown kinds say no more than INTERNAL.
+    match kind {
+        2 => Kind::Server,
+        3 => Kind::Client,
+        4 => Kind::Producer,
+        5 => Kind::Consumer,
+        _ => Kind::Internal,
+    }
+}
+
+/// SpanFlags of the OTLP trace proto: whether the sender knows, and whether the parent is remote.
+fn parent_is_local(flags: u32) -> bool {
+    const HAS_IS_REMOTE: u32 = 0x100;
+    const IS_REMOTE: u32 = 0x200;
+    flags & (HAS_IS_REMOTE | IS_REMOTE) == HAS_IS_REMOTE
+}
+
+/// Whether a sampler left its threshold: `ot=th:` with anything but the threshold 0, which samples nothing away.
+fn is_sampled(trace_state: &str) -> bool {
+    let members = trace_state
+        .split(',')
+        .filter_map(|member| member.trim().strip_prefix("ot="));
+    members.flat_map(|value| value.split(';')).any(|field| {
+        field
+            .strip_prefix("th:")
+            .is_some_and(|threshold| threshold != "0")
+    })
+}
+
+/// Values by slot, copied out of the request into one buffer.
+#[derive(Debug)]
+struct Values {
+    stored: Vec<Stored>,
+    /// Slots in use, so that clearing costs what was set.
+    used: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+enum Stored {
+    None,
+    Str(Range<usize>),
+    Bytes(Range<usize>),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    Other,
+}
+
+impl Values {
+    fn new(slots: usize) -> Self {
+        Values {
+            stored: vec![Stored::None; slots],
+            used: Vec::new(),
+            bytes: Vec::new(),
+        }
+    }
+
+    fn clear(&mut self) {
+        for slot in self.used.drain(..) {
+            self.stored[slot] = Stored::None;
+        }
+        self.bytes.clear();
+    }
+
+    /// Sets a slot; of several values for one attribute the last wins.
+    fn set(&mut self, slot: usize, value: Stored) {
+        if matches!(self.stored[slot], Stored::None) {
+            self.used.push(slot);
+        }
+        self.stored[slot] = value;
+    }
+
+    fn set_text(&mut self, slot: usize, text: Text<'_>) {
+        let range = self.copy(text.read().as_bytes());
+        self.set(slot, Stored::Str(range));
+    }
+
+    fn set_value(&mut self, slot: usize, value: otlp::Value<'_>) {
+        let stored = match value {
+            otlp::Value::Str(text) => return self.set_text(slot, text),
+            otlp::Value::Bytes(bytes) => Stored::Bytes(self.copy(bytes)),
+            otlp::Value::Bool(value) => Stored::Bool(value),
+            otlp::Value::Int(value) => Stored::Int(value),
+            otlp::Value::Double(value) => Stored::Double(value),
+            otlp::Value::Other => Stored::Other,
+        };
+        self.set(slot, stored);
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+
+    fn get(&self, slot: usize) -> Option<Value<'_>> {
+        Some(match &self.stored[slot] {
+            Stored::None => return None,
+            // What was copied from a str is one.
+            Stored::Str(range) => {
+                Value::Str(std::str::from_utf8(&self.bytes[range.clone()]).unwrap_or_default())
+            }
+            Stored::Bytes(range) => Value::Bytes(&self.bytes[range.clone()]),
+            Stored::Bool(value) => Value::Bool(*value),
+            Stored::Int(value) => Value::Int(*value),
+            Stored::Double(value) => Value::Double(*value),
+            Stored::Other => Value::Other,
+        })
+    }
+
+    /// Writes what is set so that no two sets of values look the same.
+    fn write_fingerprint(&self, out: &mut Vec<u8>) {
+        for stored in &self.stored {
+            let (tag, number, bytes): (u8, u64, &[u8]) = match stored {
+                Stored::None => (0, 0, &[]),
+                Stored::Str(range) => (1, range.len() as u64, &self.bytes[range.clone()]),
+                Stored::Bytes(range) => (2, range.len() as u64, &self.bytes[range.clone()]),
+                Stored::Bool(value) => (3, u64::from(*value), &[]),
+                Stored::Int(value) => (4, value.cast_unsigned(), &[]),
+                Stored::Double(value) => (5, value.to_bits(), &[]),
+                Stored::Other => (6, 0, &[]),
+            };
+            out.push(tag);
+            if tag != 0 && tag != 6 {
+                out.extend_from_slice(&number.to_le_bytes());
+                out.extend_from_slice(bytes);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sampling_threshold_is_found_among_other_vendors_state() {
+        for (state, sampled) in [
+            ("", false),
+            ("ot=th:8", true),
+            ("vendor=x, ot=rv:1;th:c", true),
+            ("ot=th:0", false),
+            ("ot=rv:abc", false),
+            ("not=th:8", false),
+        ] {
+            assert_eq!(is_sampled(state), sampled, "{state}");
+        }
+    }
+
+    #[test]
+    fn a_parent_is_local_only_when_the_sender_says_so() {
+        for (flags, local) in [
+            (0, false),
+            (0x100, true),
+            (0x300, false),
+            (0x200, false),
+            (0x101, true),
+        ] {
+            assert_eq!(parent_is_local(flags), local, "{flags:#x}");
+        }
+    }
+}

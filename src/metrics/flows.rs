@@ -1,0 +1,334 @@
+//! The metrics of one flow: what its closed instances add to, and what a scrape reads.
+//!
+//! One set of family names serves all flows, told apart by the label `flow`; flows that pushes create have a
+//! histogram of their own name beside them, as the ancestor did.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::histogram::{Bounds, Histogram};
+use super::series::{Open, SeriesMap};
+use super::snapshot::{Kind, Series, Value};
+use crate::domain::flow::{Flow, Labels, Origin};
+use crate::domain::labels::Label;
+use crate::domain::result::{Closed, Latency, Outcome, Reason};
+use crate::domain::time::{Arrival, EventTime};
+
+/// A family that all flows share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FamilyName {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) kind: Kind,
+}
+
+pub(super) const LATENCY: FamilyName = FamilyName {
+    name: "flow_latency_seconds",
+    help: "End-to-end latency of closed flow instances; incomplete ones are in the +Inf bucket.",
+    kind: Kind::Histogram,
+};
+pub(super) const CLOSED: FamilyName = FamilyName {
+    name: "flow_closed_total",
+    help: "Closed flow instances by outcome and by the reason they were closed for.",
+    kind: Kind::Counter,
+};
+pub(super) const STAGE: FamilyName = FamilyName {
+    name: "flow_stage_seconds",
+    help: "Time in which something was active inside the stage, for each closed instance that reached it.",
+    kind: Kind::Histogram,
+};
+pub(super) const OFFSET: FamilyName = FamilyName {
+    name: "flow_stage_offset_seconds",
+    help: "Time from the start of the flow until the stage was reached.",
+    kind: Kind::Histogram,
+};
+pub(super) const MISSING: FamilyName = FamilyName {
+    name: "flow_missing_stage_total",
+    help: "Expected stages that never came.",
+    kind: Kind::Counter,
+};
+pub(super) const OPEN: FamilyName = FamilyName {
+    name: "flow_open",
+    help: "Flow instances in flight.",
+    kind: Kind::Gauge,
+};
+pub(super) const LAST_CLOSED: FamilyName = FamilyName {
+    name: "flow_last_closed_timestamp_seconds",
+    help: "When an instance of the flow was last closed, in Unix time; 0 before the first.",
+    kind: Kind::Gauge,
+};
+
+/// All shared families in the order in which they are shown.
+pub(super) const FAMILIES: [FamilyName; 7] = [LATENCY, CLOSED, STAGE, OFFSET, MISSING, OPEN, LAST_CLOSED];
+
+/// The metrics of one flow.
+#[derive(Debug)]
+pub(super) struct FlowMetrics {
+    flow: Arc<Flow>,
+    open: AtomicI64,
+    /// Unix time in nanoseconds.
+    last_closed: AtomicU64,
+    recorded: Mutex<Recorded>,
+}
+
+/// What is recorded for each closed instance, under one lock that is taken once for each.
+#[derive(Debug)]
+struct Recorded {
+    bounds: Bounds,
+    latency: SeriesMap<Outcome, Histogram>,
+    closed: SeriesMap<(Outcome, Reason), u64>,
+    stage: SeriesMap<(), Histogram>,
+    offset: SeriesMap<(), Histogram>,
+    missing: SeriesMap<(), u64>,
+    /// The histogram of the flow's own name, if it has one: by outcome, if it is not ok.
+    own: SeriesMap<Option<Outcome>, Histogram>,
+    last: SeriesMap<(), f64>,
+}
+
+impl FlowMetrics {
+    /// The metrics of `flow`; closed label sets are there from the start, at zero until `visible_from`.
+    pub(super) fn new(flow: Arc<Flow>, bounds: Bounds, limit: usize, visible_from: Arrival) -> Self {
+        let mut recorded = Recorded {
+            latency: SeriesMap::new(limit),
+            closed: SeriesMap::new(limit),
+            stage: SeriesMap::new(limit),
+            offset: SeriesMap::new(limit),
+            missing: SeriesMap::new(limit),
+            own: SeriesMap::new(limit),
+            last: SeriesMap::new(limit),
+            bounds,
+        };
+        recorded.initialise(&flow, visible_from);
+        FlowMetrics {
+            flow,
+            open: AtomicI64::new(0),
+            last_closed: AtomicU64::new(0),
+            recorded: Mutex::new(recorded),
+        }
+    }
+
+    /// One more or fewer in flight.
+    pub(super) fn change_open(&self, by: i64) {
+        self.open.fetch_add(by, Relaxed);
+    }
+
+    /// Observes a closed instance. A series that is new shows zero until `visible_from`.
+    pub(super) fn observe(&self, closed: &Closed, wall: EventTime, visible_from: Arrival) {
+        self.last_closed.fetch_max(wall.unix_nanoseconds(), Relaxed);
+        self.recorded().observe(&self.flow, closed, visible_from);
+    }
+
+    /// How many values each bounded family sent to its overflow series.
+    pub(super) fn refused(&self) -> [(&'static str, u64); 6] {
+        let recorded = self.recorded();
+        [
+            (LATENCY.name, recorded.latency.refused()),
+            (CLOSED.name, recorded.closed.refused()),
+            (STAGE.name, recorded.stage.refused()),
+            (OFFSET.name, recorded.offset.refused()),
+            (MISSING.name, recorded.missing.refused()),
+            ("push", recorded.own.refused()),
+        ]
+    }
+
+    /// The flow's series of one of the shared families.
+    pub(super) fn series(&self, family: FamilyName, now: Arrival) -> Vec<Series> {
+        let recorded = self.recorded();
+        let flow = || vec![label("flow", &self.flow.name)];
+        match family.name {
+            name if name == LATENCY.name => histograms(&recorded.latency, now, |outcome, open| {
+                [flow(), vec![label("outcome", outcome.as_str())], open].concat()
+            }),
+            name if name == CLOSED.name => counters(&recorded.closed, now, |(outcome, reason), open| {
+                [
+                    flow(),
+                    vec![
+                        label("outcome", outcome.as_str()),
+                        label("reason", reason.as_str()),
+                    ],
+                    open,
+                ]
+                .concat()
+            }),
+            name if name == STAGE.name => {
+                histograms(&recorded.stage, now, |(), open| [flow(), open].concat())
+            }
+            name if name == OFFSET.name => {
+                histograms(&recorded.offset, now, |(), open| [flow(), open].concat())
+            }
+            name if name == MISSING.name => {
+                counters(&recorded.missing, now, |(), open| [flow(), open].concat())
+            }
+            name if name == OPEN.name => {
+                let open = self.open.load(Relaxed).max(0) as u64;
+                vec![Series {
+                    labels: flow(),
+                    value: Value::Integer(open),
+                }]
+            }
+            _ => {
+                let seconds = self.last_closed.load(Relaxed) as f64 / 1e9;
+                vec![Series {
+                    labels: flow(),
+                    value: Value::Float(seconds),
+                }]
+            }
+        }
+    }
+
+    /// The histogram of the flow's own name, and its last durations in seconds; only for flows with such a name.
+    pub(super) fn own(&self) -> Option<(Vec<Series>, Vec<Series>)> {
+        self.flow.metric.as_ref()?;
+        let recorded = self.recorded();
+        // Shown at once, as the ancestor did.
+        let now = Arrival::since_origin(std::time::Duration::MAX);
+        let own = histograms(&recorded.own, now, |outcome, open| {
+            let outcome = outcome.map(|outcome| label("outcome", outcome.as_str()));
+            open.into_iter().chain(outcome).collect()
+        });
+        let gauge = |(_, open, value, _): ((), &Open, &f64, bool)| Series {
+            labels: open.shown(),
+            value: Value::Float(*value),
+        };
+        Some((own, recorded.last.sorted(now).into_iter().map(gauge).collect()))
+    }
+
+    /// Whether the stage stands among the flow's series.
+    pub(super) fn knows_stage(&self, stage: &Arc<str>) -> bool {
+        self.recorded().offset.contains((), &stage_labels(stage))
+    }
+
+    /// The flow itself.
+    pub(super) fn flow(&self) -> &Arc<Flow> {
+        &self.flow
+    }
+
+    fn recorded(&self) -> MutexGuard<'_, Recorded> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recorded {
+    /// Creates the series whose labels are known in advance.
+    fn initialise(&mut self, flow: &Flow, visible_from: Arrival) {
+        for stage in &flow.expect {
+            self.missing.get((), &stage_labels(stage), visible_from, || 0);
+        }
+        let open_valued = match &flow.labels {
+            Labels::Declared(rules) => !rules.is_empty(),
+            Labels::Union => true,
+        };
+        if open_valued {
+            return;
+        }
+        let none: Arc<[Label]> = Arc::from([]);
+        for outcome in [Outcome::Ok, Outcome::Error, Outcome::Incomplete] {
+            let bounds = &self.bounds;
+            self.latency
+                .get(outcome, &none, visible_from, || Histogram::new(bounds));
+        }
+        for (outcome, reason) in possible_endings(flow) {
+            self.closed.get((outcome, reason), &none, visible_from, || 0);
+        }
+    }
+
+    fn observe(&mut self, flow: &Flow, closed: &Closed, visible_from: Arrival) {
+        let Recorded { bounds, .. } = self;
+        let labels: Arc<[Label]> = closed.labels.as_slice().into();
+        *self
+            .closed
+            .get((closed.outcome, closed.reason), &labels, visible_from, || 0) += 1;
+        if closed.latency != Latency::Unobserved {
+            let latency = self
+                .latency
+                .get(closed.outcome, &labels, visible_from, || Histogram::new(bounds));
+            latency.observe(closed.latency);
+            if flow.metric.is_some() {
+                let outcome = Some(closed.outcome).filter(|outcome| *outcome != Outcome::Ok);
+                self.own
+                    .get(outcome, &labels, Arrival::ORIGIN, || Histogram::new(bounds))
+                    .observe(closed.latency);
+            }
+        }
+        if let (Latency::Finite(nanoseconds), Origin::Pushed) = (closed.latency, flow.origin) {
+            *self.last.get((), &labels, Arrival::ORIGIN, || 0.0) = nanoseconds as f64 / 1e9;
+        }
+        for stage in &closed.stages {
+            let labels = stage_labels(&stage.name);
+            let offset = self
+                .offset
+                .get((), &labels, visible_from, || Histogram::new(bounds));
+            offset.observe(Latency::Finite(stage.offset));
+            if let Some(inside) = stage.inside {
+                let histogram = self
+                    .stage
+                    .get((), &labels, visible_from, || Histogram::new(bounds));
+                histogram.observe(Latency::Finite(inside));
+            }
+        }
+        for stage in &closed.missing_stages {
+            *self.missing.get((), &stage_labels(stage), visible_from, || 0) += 1;
+        }
+    }
+}
+
+/// The outcomes and reasons with which an instance of `flow` can close.
+fn possible_endings(flow: &Flow) -> Vec<(Outcome, Reason)> {
+    let mut normal = vec![Reason::Final];
+    let required = flow.start.is_some() || !flow.ends.is_empty() || !flow.expect.is_empty();
+    if !flow.ends.is_empty() {
+        normal.push(Reason::End);
+    } else if !flow.expect.is_empty() {
+        normal.push(Reason::Expect);
+    } else {
+        normal.extend([Reason::Root, Reason::Quiet]);
+    }
+    let aged = if required {
+        Outcome::Incomplete
+    } else {
+        Outcome::Truncated
+    };
+    let mut endings: Vec<_> = normal
+        .iter()
+        .flat_map(|&reason| [(Outcome::Ok, reason), (Outcome::Error, reason)])
+        .collect();
+    endings.extend([
+        (aged, Reason::MaxAge),
+        (Outcome::Orphan, Reason::Quiet),
+        (Outcome::Orphan, Reason::MaxAge),
+        (Outcome::Evicted, Reason::Shutdown),
+    ]);
+    endings
+}
+
+fn histograms<C: Copy + Eq + std::hash::Hash + Ord>(
+    map: &SeriesMap<C, Histogram>,
+    now: Arrival,
+    labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
+) -> Vec<Series> {
+    let show = |(closed, open, histogram, hidden): (C, &Open, &Histogram, bool)| Series {
+        labels: labels(closed, open.shown()),
+        value: Value::Histogram(histogram.value(hidden)),
+    };
+    map.sorted(now).into_iter().map(show).collect()
+}
+
+fn counters<C: Copy + Eq + std::hash::Hash + Ord>(
+    map: &SeriesMap<C, u64>,
+    now: Arrival,
+    labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
+) -> Vec<Series> {
+    let show = |(closed, open, count, hidden): (C, &Open, &u64, bool)| Series {
+        labels: labels(closed, open.shown()),
+        value: Value::Integer(if hidden { 0 } else { *count }),
+    };
+    map.sorted(now).into_iter().map(show).collect()
+}
+
+fn stage_labels(stage: &Arc<str>) -> Arc<[Label]> {
+    Arc::from([(Arc::from("stage"), Arc::clone(stage))])
+}
+
+fn label(name: &str, value: &str) -> Label {
+    (Arc::from(name), Arc::from(value))
+}

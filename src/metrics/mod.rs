@@ -1,0 +1,410 @@
+//! What a scrape shows: the flows' metrics and the program's own.
+//!
+//! Knows what was closed and what was counted, never how. A closed instance is observed in [`Metrics::observe`] and
+//! nowhere else. A scrape copies numbers under short locks and formats outside of them.
+
+mod flows;
+mod histogram;
+mod own;
+mod series;
+pub mod snapshot;
+pub mod text;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::aggregator::{Effects, Population};
+use crate::domain::catalog::Catalog;
+use crate::domain::flow::{Flow, Origin};
+use crate::domain::ids::FlowId;
+use crate::domain::instance::Rules;
+use crate::domain::result::{Closed, Finished};
+use crate::domain::time::{Arrival, Now};
+use flows::{FAMILIES, FlowMetrics};
+use histogram::Bounds;
+use own::OwnMetrics;
+use snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
+
+/// Settings of what a scrape shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// For how long a new series shows zero.
+    pub zero_first: Duration,
+    /// Series with label values of their own, for each family and flow.
+    pub series_per_family: usize,
+    /// Bucket bounds in seconds of flows that name none.
+    pub buckets: Arc<[f64]>,
+    /// Whether pushes also show their last duration as the gauge `NAME_total`.
+    pub ancestor_gauge: bool,
+}
+
+/// What a scrape shows.
+#[derive(Debug)]
+pub struct Metrics {
+    settings: Settings,
+    flows: RwLock<HashMap<FlowId, Arc<FlowMetrics>>>,
+    own: OwnMetrics,
+    /// Set at shutdown: the last scrape must not find new series at zero.
+    show_all: AtomicBool,
+}
+
+/// A way in, as the value of the label `transport`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// OTLP over gRPC.
+    Grpc,
+    /// OTLP over HTTP, protobuf.
+    HttpProtobuf,
+    /// OTLP over HTTP, JSON.
+    HttpJson,
+    /// Native push.
+    Push,
+}
+
+impl Transport {
+    /// All of them.
+    pub const ALL: [Transport; 4] = [
+        Transport::Grpc,
+        Transport::HttpProtobuf,
+        Transport::HttpJson,
+        Transport::Push,
+    ];
+
+    /// The value of the label `transport`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Transport::Grpc => "grpc",
+            Transport::HttpProtobuf => "http_protobuf",
+            Transport::HttpJson => "http_json",
+            Transport::Push => "push",
+        }
+    }
+}
+
+/// What a decoded request held, before it was applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Received {
+    /// All its events.
+    pub events: u64,
+    /// Those refused, by reason.
+    pub rejected: Vec<(&'static str, u64)>,
+    /// Spans whose tracestate says that they were sampled.
+    pub sampled: u64,
+    /// Label and stage values that were cut.
+    pub truncated: u64,
+    /// Warnings in the reply, by kind.
+    pub warnings: Vec<(&'static str, u64)>,
+}
+
+impl Metrics {
+    /// Metrics of the configured flows at zero.
+    pub fn new(settings: Settings, catalog: &Catalog, now: Arrival) -> Self {
+        let metrics = Metrics {
+            settings,
+            flows: RwLock::default(),
+            own: OwnMetrics::new(),
+            show_all: AtomicBool::new(false),
+        };
+        for flow in catalog.fixed() {
+            metrics.of(flow, now);
+        }
+        metrics
+    }
+
+    /// Counts what a request held.
+    pub fn received(&self, transport: Transport, received: &Received) {
+        self.own
+            .events
+            .received
+            .with_label_values(&[transport.as_str()])
+            .inc_by(received.events);
+        for (reason, count) in &received.rejected {
+            self.own
+                .events
+                .rejected
+                .with_label_values(&[*reason])
+                .inc_by(*count);
+        }
+        for (kind, count) in &received.warnings {
+            self.own
+                .requests
+                .push_warnings
+                .with_label_values(&[*kind])
+                .inc_by(*count);
+        }
+        self.own.events.sampled.inc_by(received.sampled);
+        self.own.requests.values_truncated.inc_by(received.truncated);
+    }
+
+    /// Counts an answered request.
+    pub fn answered(&self, transport: Transport, code: &str) {
+        self.own
+            .requests
+            .answered
+            .with_label_values(&[transport.as_str(), code])
+            .inc();
+    }
+
+    /// Counts a push that was refused because there are too many flows.
+    pub fn flow_refused(&self) {
+        self.own.requests.flows_refused.inc();
+    }
+
+    /// Shows the fingerprint of the config in force.
+    pub fn config_in_force(&self, fingerprint: u32) {
+        self.own.requests.config_hash.set(f64::from(fingerprint));
+    }
+
+    /// Takes in what a request or a sweep did: the only caller of [`Metrics::observe`].
+    pub fn record(&self, effects: &Effects, now: Now, catalog: &Catalog) {
+        let own = &self.own;
+        own.instances.opened.inc_by(effects.opened);
+        own.events.duplicate.inc_by(effects.duplicates);
+        own.events.conflict.inc_by(effects.conflicts);
+        own.events.over_limit.inc_by(effects.over_limit);
+        own.events.unmatched.inc_by(effects.unmatched);
+        own.events.after_folding.inc_by(effects.after_folding);
+        own.instances
+            .tombstones_evicted
+            .inc_by(effects.tombstones_evicted);
+        for late in &effects.late {
+            let flow = catalog.flow(late.flow);
+            own.events
+                .late
+                .with_label_values(&[&*flow.name, self.late_stage(&flow, &late.stage)])
+                .inc();
+            if let Some(lateness) = late.lateness {
+                own.times.late.observe(lateness.late.as_secs_f64());
+                let extension = own.times.late_extension.with_label_values(&[&*flow.name]);
+                extension.observe(lateness.extension.as_secs_f64());
+            }
+        }
+        for &(flow, by) in &effects.open_change {
+            if flow != catalog.unmatched().id {
+                self.of(&catalog.flow(flow), now.arrival).change_open(by);
+            }
+        }
+        for finished in &effects.finished {
+            match finished {
+                Finished::Closed(closed) => self.observe(closed, now),
+                Finished::Unmatched { events, ignored } => {
+                    own.instances.unmatched.inc();
+                    own.events.unmatched.inc_by(*events);
+                    own.events.ignored.inc_by(*ignored);
+                }
+            }
+        }
+    }
+
+    /// A stage that a late event may name: one that the flow has shown, so that strangers cannot make up series.
+    fn late_stage<'a>(&self, flow: &Flow, stage: &'a Arc<str>) -> &'a str {
+        let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
+        let known = flows
+            .get(&flow.id)
+            .is_some_and(|metrics| metrics.knows_stage(stage));
+        if known { stage } else { "" }
+    }
+
+    /// Observes a closed instance, once.
+    fn observe(&self, closed: &Closed, now: Now) {
+        self.of(&closed.flow, now.arrival).observe(
+            closed,
+            now.wall,
+            now.arrival.plus(self.settings.zero_first),
+        );
+        let own = &self.own;
+        let flow = &*closed.flow.name;
+        let notes = &closed.notes;
+        own.instances
+            .closed
+            .with_label_values(&[closed.outcome.as_str()])
+            .inc();
+        own.times
+            .close_lag
+            .observe(now.arrival.since(closed.due).as_secs_f64());
+        own.events.closed.inc_by(notes.events);
+        own.events.ignored.inc_by(notes.ignored);
+        own.events.unmatched.inc_by(notes.foreign);
+        own.events.skewed.inc_by(notes.skewed);
+        own.instances.stub_gaps_joined.inc_by(notes.coarsened);
+        for (noted, counter) in [
+            (notes.reversed, &own.instances.reversed),
+            (notes.orphan_root, &own.instances.orphan_roots),
+            (notes.unanswered, &own.instances.unanswered_producers),
+            (notes.label_conflict, &own.instances.label_conflicts),
+        ] {
+            if noted {
+                counter.with_label_values(&[flow]).inc();
+            }
+        }
+    }
+
+    /// The metrics of a flow, created when it is first heard of.
+    fn of(&self, flow: &Arc<Flow>, now: Arrival) -> Arc<FlowMetrics> {
+        if let Some(known) = self
+            .flows
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&flow.id)
+        {
+            return Arc::clone(known);
+        }
+        let mut flows = self.flows.write().unwrap_or_else(PoisonError::into_inner);
+        let create = || {
+            let bounds =
+                Bounds::from_seconds(flow.buckets.get_or_init(|| Arc::clone(&self.settings.buckets)));
+            let visible_from = now.plus(self.settings.zero_first);
+            Arc::new(FlowMetrics::new(
+                Arc::clone(flow),
+                bounds,
+                self.settings.series_per_family,
+                visible_from,
+            ))
+        };
+        Arc::clone(flows.entry(flow.id).or_insert_with(create))
+    }
+
+    /// Shows new series at once from here on, for there will be no later scrape.
+    pub fn show_all(&self) {
+        self.show_all.store(true, Relaxed);
+    }
+
+    /// All families as they stand at `now`. Shown values never depend on how often they are looked at.
+    pub fn snapshot(&self, now: Arrival, population: Population) -> Vec<Family> {
+        let mut flows: Vec<_> = self
+            .flows
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(Arc::clone)
+            .collect();
+        flows.sort_by_key(|metrics| metrics.flow().id);
+        let now = if self.show_all.load(Relaxed) {
+            Arrival::since_origin(Duration::MAX)
+        } else {
+            now
+        };
+        let shared = FAMILIES.iter().map(|family| Family {
+            name: family.name.into(),
+            help: family.help.into(),
+            kind: family.kind,
+            series: flows
+                .iter()
+                .flat_map(|metrics| metrics.series(*family, now))
+                .collect(),
+        });
+        let mut families: Vec<Family> = shared.collect();
+        for metrics in &flows {
+            self.own_names(metrics, &mut families);
+        }
+        self.refresh(population, &flows);
+        families.extend(self.own.gather().iter().map(from_prometheus));
+        families.retain(|family| !family.series.is_empty());
+        families
+    }
+
+    /// The families that one flow has for itself.
+    fn own_names(&self, metrics: &FlowMetrics, families: &mut Vec<Family>) {
+        let flow = metrics.flow();
+        let (Some(name), Some((histogram, last))) = (&flow.metric, metrics.own()) else {
+            return;
+        };
+        let help = flow.help.get().cloned();
+        let help = help
+            .unwrap_or_else(|| format!("End-to-end latency of the flow {} in seconds.", flow.name).into());
+        families.push(Family {
+            name: Arc::clone(name),
+            help: Arc::clone(&help),
+            kind: Kind::Histogram,
+            series: histogram,
+        });
+        if self.settings.ancestor_gauge && flow.origin == Origin::Pushed {
+            let name = format!("{name}_total").into();
+            families.push(Family {
+                name,
+                help,
+                kind: Kind::Gauge,
+                series: last,
+            });
+        }
+    }
+
+    /// Brings the values up to date that are read, not counted.
+    fn refresh(&self, population: Population, flows: &[Arc<FlowMetrics>]) {
+        let own = &self.own;
+        let detailed = population.open.saturating_sub(population.stubs);
+        own.instances
+            .open
+            .with_label_values(&["detailed"])
+            .set(i64::try_from(detailed).unwrap_or(i64::MAX));
+        own.instances
+            .open
+            .with_label_values(&["stub"])
+            .set(i64::try_from(population.stubs).unwrap_or(i64::MAX));
+        own.events.open.set(population.events as f64);
+        own.instances.tombstones.set(population.tombstones as f64);
+        let mut refused: HashMap<&str, u64> = HashMap::new();
+        for (family, count) in flows.iter().flat_map(|metrics| metrics.refused()) {
+            *refused.entry(family).or_default() += count;
+        }
+        for (family, count) in refused {
+            let counter = own.requests.series_overflow.with_label_values(&[family]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+    }
+}
+
+/// The `prometheus` crate's model in ours.
+fn from_prometheus(family: &prometheus::proto::MetricFamily) -> Family {
+    use prometheus::proto::MetricType;
+    let kind = match family.get_field_type() {
+        MetricType::COUNTER => Kind::Counter,
+        MetricType::HISTOGRAM => Kind::Histogram,
+        MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => Kind::Gauge,
+    };
+    let series = family.get_metric().iter().map(|metric| {
+        let labels = metric
+            .get_label()
+            .iter()
+            .map(|label| (label.name().into(), label.value().into()))
+            .collect();
+        let value = match kind {
+            Kind::Counter => Value::Float(metric.get_counter().get_value()),
+            Kind::Gauge => Value::Float(metric.get_gauge().get_value()),
+            Kind::Histogram => Value::Histogram(histogram_from_prometheus(metric.get_histogram())),
+        };
+        Series { labels, value }
+    });
+    Family {
+        name: family.name().into(),
+        help: family.help().into(),
+        kind,
+        series: series.collect(),
+    }
+}
+
+fn histogram_from_prometheus(histogram: &prometheus::proto::Histogram) -> HistogramValue {
+    let finite = || {
+        histogram
+            .get_bucket()
+            .iter()
+            .filter(|bucket| bucket.upper_bound().is_finite())
+    };
+    let mut counts = Vec::new();
+    let mut before = 0;
+    for cumulated in finite()
+        .map(|bucket| bucket.cumulative_count())
+        .chain([histogram.get_sample_count()])
+    {
+        counts.push(cumulated.saturating_sub(before));
+        before = cumulated;
+    }
+    let bounds = finite().map(|bucket| bucket.upper_bound()).collect();
+    HistogramValue {
+        bounds,
+        counts,
+        sum: Sum::Float(histogram.get_sample_sum()),
+    }
+}

@@ -1,0 +1,314 @@
+//! The program's own health, as metrics of the `prometheus` crate.
+//!
+//! Counters are bumped once for each request or sweep, never for each span. Together they keep the identities of
+//! the contract: every received event is counted in exactly one place.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+use super::Transport;
+use crate::domain::result::Outcome;
+
+/// The program's own metrics.
+#[derive(Debug)]
+pub(super) struct OwnMetrics {
+    registry: Registry,
+    pub(super) events: EventMetrics,
+    pub(super) instances: InstanceMetrics,
+    pub(super) times: TimeMetrics,
+    pub(super) requests: RequestMetrics,
+}
+
+/// Where every received event went.
+#[derive(Debug)]
+pub(super) struct EventMetrics {
+    pub(super) received: IntCounterVec,
+    pub(super) rejected: IntCounterVec,
+    pub(super) duplicate: IntCounter,
+    pub(super) conflict: IntCounter,
+    pub(super) unmatched: IntCounter,
+    pub(super) ignored: IntCounter,
+    pub(super) over_limit: IntCounter,
+    pub(super) closed: IntCounter,
+    pub(super) open: Gauge,
+    pub(super) late: IntCounterVec,
+    pub(super) sampled: IntCounter,
+    pub(super) skewed: IntCounter,
+    pub(super) after_folding: IntCounter,
+}
+
+/// What became of instances.
+#[derive(Debug)]
+pub(super) struct InstanceMetrics {
+    pub(super) opened: IntCounter,
+    pub(super) closed: IntCounterVec,
+    pub(super) unmatched: IntCounter,
+    pub(super) open: IntGaugeVec,
+    pub(super) tombstones: Gauge,
+    pub(super) tombstones_evicted: IntCounter,
+    pub(super) orphan_roots: IntCounterVec,
+    pub(super) unanswered_producers: IntCounterVec,
+    pub(super) reversed: IntCounterVec,
+    pub(super) label_conflicts: IntCounterVec,
+    pub(super) stub_gaps_joined: IntCounter,
+}
+
+/// How late events and closings were.
+#[derive(Debug)]
+pub(super) struct TimeMetrics {
+    pub(super) late: Histogram,
+    pub(super) late_extension: HistogramVec,
+    pub(super) close_lag: Histogram,
+}
+
+/// Requests, what they were told, and what the program is.
+#[derive(Debug)]
+pub(super) struct RequestMetrics {
+    pub(super) answered: IntCounterVec,
+    pub(super) push_warnings: IntCounterVec,
+    pub(super) flows_refused: IntCounter,
+    pub(super) values_truncated: IntCounter,
+    pub(super) series_overflow: IntCounterVec,
+    pub(super) config_hash: Gauge,
+    pub(super) build_info: IntGaugeVec,
+}
+
+/// How late an event can be: from the quiet period to the hour for which keys are remembered.
+const LATE_SECONDS: [f64; 10] = [0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0];
+/// Deadline to closing: a sweep runs every few milliseconds.
+const LAG_SECONDS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+impl OwnMetrics {
+    /// All of them at zero; those whose labels are known in advance show it.
+    pub(super) fn new() -> Self {
+        let make = Maker(Registry::new());
+        let metrics = OwnMetrics {
+            events: EventMetrics::new(&make),
+            instances: InstanceMetrics::new(&make),
+            times: TimeMetrics::new(&make),
+            requests: RequestMetrics::new(&make),
+            registry: make.0,
+        };
+        for outcome in Outcome::ALL {
+            metrics
+                .instances
+                .closed
+                .with_label_values(&[outcome.as_str()])
+                .inc_by(0);
+        }
+        for transport in Transport::ALL {
+            metrics
+                .events
+                .received
+                .with_label_values(&[transport.as_str()])
+                .inc_by(0);
+        }
+        metrics
+            .requests
+            .build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        #[cfg(target_os = "linux")]
+        metrics
+            .registry
+            .register(Box::new(
+                prometheus::process_collector::ProcessCollector::for_self(),
+            ))
+            .expect("no other metric has the process's names");
+        metrics
+    }
+
+    /// All values as the `prometheus` crate models them.
+    pub(super) fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
+    }
+}
+
+impl EventMetrics {
+    fn new(make: &Maker) -> Self {
+        EventMetrics {
+            received: make.counters(
+                "events_received_total",
+                "Events in decoded requests.",
+                &["transport"],
+            ),
+            rejected: make.counters("events_rejected_total", "Events refused as invalid.", &["reason"]),
+            duplicate: make.counter("events_duplicate_total", "Events that had come before."),
+            conflict: make.counter("events_conflict_total", "Duplicate events whose content differs."),
+            unmatched: make.counter("events_unmatched_total", "Events that belong to no flow."),
+            ignored: make.counter(
+                "events_ignored_total",
+                "Spans dropped by an ignore condition, when their trace closed.",
+            ),
+            over_limit: make.counter(
+                "events_over_limit_total",
+                "Events beyond the cap on instances or on events of an instance.",
+            ),
+            closed: make.counter("events_closed_total", "Events of closed flow instances."),
+            open: make.gauge("events_open", "Events of open instances."),
+            late: make.counters(
+                "late_events_total",
+                "Events of instances that were closed already.",
+                &["flow", "stage"],
+            ),
+            sampled: make.counter(
+                "sampled_spans_total",
+                "Spans whose tracestate says that they were sampled.",
+            ),
+            skewed: make.counter(
+                "skewed_spans_total",
+                "Spans that ended before they started; they count as 0 s.",
+            ),
+            after_folding: make.counter(
+                "matches_after_folding_total",
+                "Events that would have changed the flow of a folded instance.",
+            ),
+        }
+    }
+}
+
+impl InstanceMetrics {
+    fn new(make: &Maker) -> Self {
+        InstanceMetrics {
+            opened: make.counter("instances_opened_total", "Instances opened, of a flow or not."),
+            closed: make.counters("instances_closed_total", "Flow instances closed.", &["outcome"]),
+            unmatched: make.counter("instances_unmatched_total", "Traces closed that no flow wanted."),
+            open: make.gauges(
+                "open_instances",
+                "Open instances by how they are kept.",
+                &["tier"],
+            ),
+            tombstones: make.gauge(
+                "tombstones",
+                "Closed instances that are still remembered in detail.",
+            ),
+            tombstones_evicted: make.counter(
+                "tombstones_evicted_total",
+                "Tombstones that made room before they expired.",
+            ),
+            orphan_roots: make.counters(
+                "orphan_roots_total",
+                "Closed instances whose root never came.",
+                &["flow"],
+            ),
+            unanswered_producers: make.counters(
+                "unanswered_producers_total",
+                "Closed instances with a PRODUCER span whose consumer never came.",
+                &["flow"],
+            ),
+            reversed: make.counters(
+                "reversed_flows_total",
+                "Closed instances, not observed, whose configured end lies before their start.",
+                &["flow"],
+            ),
+            label_conflicts: make.counters(
+                "label_conflicts_total",
+                "Closed instances whose events disagreed about a label.",
+                &["flow"],
+            ),
+            stub_gaps_joined: make.counter(
+                "stub_gaps_joined_total",
+                "Gaps inside stages that stubs lost for want of room.",
+            ),
+        }
+    }
+}
+
+impl TimeMetrics {
+    fn new(make: &Maker) -> Self {
+        TimeMetrics {
+            late: make.histogram(
+                "late_seconds",
+                "How long after the closing late events came.",
+                &LATE_SECONDS,
+            ),
+            late_extension: make.histograms(
+                "late_extension_seconds",
+                "By how much late events would have lengthened the flow.",
+                &["flow"],
+                &LATE_SECONDS,
+            ),
+            close_lag: make.histogram(
+                "close_lag_seconds",
+                "From an instance's deadline to its closing.",
+                &LAG_SECONDS,
+            ),
+        }
+    }
+}
+
+impl RequestMetrics {
+    fn new(make: &Maker) -> Self {
+        RequestMetrics {
+            answered: make.counters(
+                "requests_total",
+                "Requests by way in and by answer.",
+                &["transport", "code"],
+            ),
+            push_warnings: make.counters("push_warnings_total", "Warnings in replies to pushes.", &["kind"]),
+            flows_refused: make.counter(
+                "push_flows_refused_total",
+                "Pushes refused because pushes have created as many flows as they may.",
+            ),
+            values_truncated: make.counter(
+                "label_values_truncated_total",
+                "Label and stage values cut to the longest allowed, each distinct combination once.",
+            ),
+            series_overflow: make.counters(
+                "series_overflow_total",
+                "Values that went to an overflow series for want of room.",
+                &["family"],
+            ),
+            config_hash: make.gauge("config_hash", "Fingerprint of the config in force."),
+            build_info: make.gauges("build_info", "Version of the program.", &["version"]),
+        }
+    }
+}
+
+/// Creates and registers metrics with the program's prefix.
+struct Maker(Registry);
+
+/// Holds for every call of [`Maker`]: the names are literals of this file.
+const VALID: &str = "own metrics have valid and distinct names";
+
+impl Maker {
+    fn register<C: Collector + Clone + 'static>(&self, metric: Result<C, prometheus::Error>) -> C {
+        let metric = metric.expect(VALID);
+        self.0.register(Box::new(metric.clone())).expect(VALID);
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::with_opts(options(name, help)))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(options(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Gauge {
+        self.register(Gauge::with_opts(options(name, help)))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(options(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str, bounds: &[f64]) -> Histogram {
+        self.register(Histogram::with_opts(histogram_options(name, help, bounds)))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], bounds: &[f64]) -> HistogramVec {
+        self.register(HistogramVec::new(histogram_options(name, help, bounds), labels))
+    }
+}
+
+fn options(name: &str, help: &str) -> Opts {
+    Opts::new(format!("latency_aggregator_{name}"), help)
+}
+
+fn histogram_options(name: &str, help: &str, bounds: &[f64]) -> HistogramOpts {
+    HistogramOpts::from(options(name, help)).buckets(bounds.to_vec())
+}

@@ -1,0 +1,198 @@
+//! Prometheus text format 0.0.4, written from the snapshot.
+//!
+//! Knows nothing of what the families mean. Every label value and help text is escaped here and nowhere else.
+
+use std::fmt::Write;
+
+use super::snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
+use crate::domain::labels::Label;
+
+/// The exact content type that Prometheus expects.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Writes all families.
+pub fn render(families: &[Family]) -> String {
+    let mut text = String::with_capacity(64 * 1024);
+    for family in families {
+        let kind = match family.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        text.push_str("# HELP ");
+        text.push_str(&family.name);
+        text.push(' ');
+        escape(&mut text, &family.help, false);
+        text.push_str("\n# TYPE ");
+        text.push_str(&family.name);
+        text.push(' ');
+        text.push_str(kind);
+        text.push('\n');
+        for series in &family.series {
+            write_series(&mut text, &family.name, series);
+        }
+    }
+    text
+}
+
+fn write_series(text: &mut String, name: &str, series: &Series) {
+    match &series.value {
+        Value::Integer(value) => write_sample(text, name, "", &series.labels, None, &value.to_string()),
+        Value::Float(value) => write_sample(text, name, "", &series.labels, None, &float(*value)),
+        Value::Histogram(value) => write_histogram(text, name, &series.labels, value),
+    }
+}
+
+fn write_histogram(text: &mut String, name: &str, labels: &[Label], value: &HistogramValue) {
+    let mut cumulated: u64 = 0;
+    for (place, count) in value.counts.iter().enumerate() {
+        cumulated += count;
+        let bound = value.bounds.get(place).copied().unwrap_or(f64::INFINITY);
+        write_sample(
+            text,
+            name,
+            "_bucket",
+            labels,
+            Some(&bound_text(bound)),
+            &cumulated.to_string(),
+        );
+    }
+    write_sample(text, name, "_sum", labels, None, &sum_text(value.sum));
+    write_sample(text, name, "_count", labels, None, &cumulated.to_string());
+}
+
+fn write_sample(
+    text: &mut String,
+    name: &str,
+    suffix: &str,
+    labels: &[Label],
+    bound: Option<&str>,
+    value: &str,
+) {
+    text.push_str(name);
+    text.push_str(suffix);
+    let mut separator = '{';
+    for (label, value) in labels {
+        text.push(separator);
+        text.push_str(label);
+        text.push_str("=\"");
+        escape(text, value, true);
+        text.push('"');
+        separator = ',';
+    }
+    if let Some(bound) = bound {
+        text.push(separator);
+        text.push_str("le=\"");
+        text.push_str(bound);
+        text.push('"');
+        separator = ',';
+    }
+    text.push_str(if separator == ',' { "} " } else { " " });
+    text.push_str(value);
+    text.push('\n');
+}
+
+fn escape(text: &mut String, value: &str, quotes: bool) {
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '"' if quotes => text.push_str("\\\""),
+            c => text.push(c),
+        }
+    }
+}
+
+/// A bucket bound as every format shows it: always with a decimal point or an exponent, so that `1` and `1.0` are
+/// never two series.
+pub(super) fn bound_text(bound: f64) -> String {
+    let text = float(bound);
+    if text.contains(['.', 'e', 'I']) {
+        text
+    } else {
+        text + ".0"
+    }
+}
+
+/// A number as Go's `%g` with the shortest exact digits writes it.
+fn float(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".to_owned();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    }
+    let magnitude = value.abs();
+    if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+        let text = format!("{value:e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, exponent) = exponent
+            .strip_prefix('-')
+            .map_or(('+', exponent), |rest| ('-', rest));
+        return format!("{digits}e{sign}{exponent:0>2}");
+    }
+    format!("{value}")
+}
+
+/// Seconds, exact.
+fn sum_text(sum: Sum) -> String {
+    match sum {
+        Sum::Float(value) => float(value),
+        Sum::Nanoseconds(nanoseconds) => {
+            let (seconds, fraction) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+            let mut text = seconds.to_string();
+            if fraction != 0 {
+                // Writing to a String cannot fail.
+                write!(text, ".{fraction:09}").unwrap_or_default();
+                text.truncate(text.trim_end_matches('0').len());
+            }
+            text
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_written_the_same_way_in_every_format() {
+        for (bound, expected) in [
+            (0.005, "0.005"),
+            (1.0, "1.0"),
+            (10.0, "10.0"),
+            (600.0, "600.0"),
+            (0.00001, "1e-05"),
+            (1e21, "1e+21"),
+            (f64::INFINITY, "+Inf"),
+        ] {
+            assert_eq!(bound_text(bound), expected);
+        }
+    }
+
+    #[test]
+    fn sums_are_exact() {
+        for (nanoseconds, expected) in [
+            (0, "0"),
+            (1, "0.000000001"),
+            (1_500_000_000, "1.5"),
+            (3_000_000_000, "3"),
+        ] {
+            assert_eq!(sum_text(Sum::Nanoseconds(nanoseconds)), expected);
+        }
+    }
+
+    #[test]
+    fn hostile_label_values_stay_inside_their_quotes() {
+        let mut text = String::new();
+        write_sample(
+            &mut text,
+            "m",
+            "",
+            &[("a".into(), "x\"} 1\nm{a=\"\\".into())],
+            None,
+            "1",
+        );
+        assert_eq!(text, "m{a=\"x\\\"} 1\\nm{a=\\\"\\\\\"} 1\n");
+    }
+}

@@ -1,0 +1,100 @@
+//! Request bodies: read and inflated with one limit, on the wire and after decompression.
+
+use std::io::Read;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::Refusal;
+
+/// What a refused compression's answer names.
+pub(super) const ACCEPTED_ENCODINGS: &str = "gzip, zstd, deflate";
+
+/// Reads a body of at most `limit` bytes, before and after decompression.
+pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    let encoding = Encoding::of(headers)?;
+    let collected = Limited::new(body, limit).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            too_large(limit)
+        } else {
+            Refusal::Undecodable(format!("the body ended early: {error}"))
+        }
+    })?;
+    inflate(encoding, collected.to_bytes(), limit)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Encoding {
+    Identity,
+    Gzip,
+    Zstd,
+    Deflate,
+}
+
+impl Encoding {
+    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let Some(value) = headers.get(CONTENT_ENCODING) else {
+            return Ok(Encoding::Identity);
+        };
+        match value
+            .to_str()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "" | "identity" => Ok(Encoding::Identity),
+            "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+            "zstd" => Ok(Encoding::Zstd),
+            "deflate" | "zlib" => Ok(Encoding::Deflate),
+            _ => Err(Refusal::Unsupported(format!(
+                "content-encoding is none of identity, {ACCEPTED_ENCODINGS}"
+            ))),
+        }
+    }
+}
+
+fn inflate(encoding: Encoding, body: Bytes, limit: usize) -> Result<Bytes, Refusal> {
+    let failed =
+        |error: std::io::Error| Refusal::Undecodable(format!("the body cannot be decompressed: {error}"));
+    match encoding {
+        Encoding::Identity => Ok(body),
+        // An empty body is an empty request, compressed or not.
+        _ if body.is_empty() => Ok(body),
+        Encoding::Gzip => read_limited(flate2::read::MultiGzDecoder::new(&*body), limit, failed),
+        Encoding::Deflate => read_limited(flate2::read::ZlibDecoder::new(&*body), limit, failed),
+        Encoding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(&*body).map_err(failed)?;
+            // Memory for the window is bounded whatever the frame says: 2^26 bytes, the default request limit.
+            decoder.window_log_max(26).map_err(failed)?;
+            read_limited(decoder, limit, failed)
+        }
+    }
+}
+
+/// Reads to the end, but no further than one byte beyond the limit.
+fn read_limited(
+    reader: impl Read,
+    limit: usize,
+    failed: impl Fn(std::io::Error) -> Refusal,
+) -> Result<Bytes, Refusal> {
+    let mut inflated = Vec::new();
+    reader
+        .take(limit as u64 + 1)
+        .read_to_end(&mut inflated)
+        .map_err(failed)?;
+    if inflated.len() > limit {
+        Err(too_large(limit))
+    } else {
+        Ok(inflated.into())
+    }
+}
+
+fn too_large(limit: usize) -> Refusal {
+    Refusal::TooLarge(format!(
+        "the request is larger than the {limit} bytes allowed, on the wire or decompressed"
+    ))
+}

@@ -1,0 +1,195 @@
+//! The ways in. Each decodes its wire format, maps it to events and calls the one pipeline.
+//!
+//! Knows transports and encodings, not what becomes of an event. Invariant: a request is decoded whole before
+//! anything of it is applied, and every refusal says, by one table, whether sending it again can help.
+
+mod body;
+pub mod native_http;
+pub mod otlp_grpc;
+pub mod otlp_http;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use tonic::Code;
+
+use crate::mapping::otlp::{DecodeError, json, wire};
+use crate::mapping::spans::{MappedSpans, SpanMapper};
+use crate::metrics::{Received, Transport};
+use crate::pipeline::{Pipeline, ShuttingDown};
+
+/// Why a request is refused as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It cannot be decoded, and never will.
+    Undecodable(String),
+    /// It is larger than allowed.
+    TooLarge(String),
+    /// Its compression or its content type is not supported.
+    Unsupported(String),
+    /// Nothing is served there.
+    NotFound(String),
+    /// The path does not take this method.
+    MethodNotAllowed(String),
+    /// The process ends.
+    ShuttingDown,
+    /// We failed; the request may be the cause, so it must not come again.
+    Internal,
+}
+
+impl Refusal {
+    /// What is wrong and what to do.
+    pub fn message(&self) -> &str {
+        match self {
+            Refusal::Undecodable(message)
+            | Refusal::TooLarge(message)
+            | Refusal::Unsupported(message)
+            | Refusal::NotFound(message)
+            | Refusal::MethodNotAllowed(message) => message,
+            Refusal::ShuttingDown => "shutting down; try again",
+            Refusal::Internal => "internal error; the log says more",
+        }
+    }
+
+    /// The answer over HTTP. Clients send again on 429, 502, 503 and 504 only (OTLP specification, OTLP/HTTP).
+    pub fn http_status(&self) -> StatusCode {
+        match self {
+            Refusal::Undecodable(_) => StatusCode::BAD_REQUEST,
+            Refusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::NotFound(_) => StatusCode::NOT_FOUND,
+            Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The answer over gRPC, and the code in the body over HTTP.
+    pub fn grpc_code(&self) -> Code {
+        match self {
+            Refusal::Undecodable(_) => Code::InvalidArgument,
+            // Without RetryInfo: clients must not send it again (OTLP specification 1.11).
+            Refusal::TooLarge(_) => Code::ResourceExhausted,
+            Refusal::Unsupported(_) | Refusal::NotFound(_) | Refusal::MethodNotAllowed(_) => {
+                Code::Unimplemented
+            }
+            Refusal::ShuttingDown => Code::Unavailable,
+            Refusal::Internal => Code::Internal,
+        }
+    }
+
+    /// Whether sending the same request again can help.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Refusal::ShuttingDown)
+    }
+}
+
+impl From<ShuttingDown> for Refusal {
+    fn from(_: ShuttingDown) -> Self {
+        Refusal::ShuttingDown
+    }
+}
+
+impl From<DecodeError> for Refusal {
+    fn from(error: DecodeError) -> Self {
+        Refusal::Undecodable(error.to_string())
+    }
+}
+
+/// Requests from this size on are decoded where they hold up no other.
+const LARGE_BYTES: usize = 1024 * 1024;
+
+/// Takes in an OTLP request, whichever way it came. Returns what was refused of it.
+async fn accept_traces(
+    pipeline: &Arc<Pipeline>,
+    transport: Transport,
+    request: Bytes,
+) -> Result<MappedSpans, Refusal> {
+    let pipeline = Arc::clone(pipeline);
+    let is_large = request.len() >= LARGE_BYTES;
+    run(is_large, move || {
+        accept_traces_now(&pipeline, transport, &request)
+    })
+    .await
+}
+
+/// Runs what may panic on foreign bytes: a bug then costs one request.
+async fn run<T: Send + 'static>(
+    is_large: bool,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let guarded = move || catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Refusal::Internal));
+    if is_large {
+        tokio::task::spawn_blocking(guarded)
+            .await
+            .unwrap_or(Err(Refusal::Internal))
+    } else {
+        guarded()
+    }
+}
+
+fn accept_traces_now(
+    pipeline: &Pipeline,
+    transport: Transport,
+    request: &[u8],
+) -> Result<MappedSpans, Refusal> {
+    let now = pipeline.now();
+    let mut mapper = SpanMapper::new(&pipeline.rules, pipeline.limits.time, now);
+    match transport {
+        Transport::HttpJson => json::walk(request, &mut mapper)?,
+        Transport::Grpc | Transport::HttpProtobuf | Transport::Push => wire::walk(request, &mut mapper)?,
+    }
+    let mut mapped = mapper.finish();
+    let received = Received {
+        events: mapped.received,
+        rejected: mapped
+            .rejected
+            .iter()
+            .map(|(reason, count)| (reason.as_str(), *count))
+            .collect(),
+        sampled: mapped.sampled,
+        truncated: pipeline.rules.take_truncated(),
+        warnings: Vec::new(),
+    };
+    pipeline.ingest(transport, &received, std::mem::take(&mut mapped.events), now)?;
+    Ok(mapped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_invites_a_retry_over_http_and_grpc_alike() {
+        let text = String::new;
+        let all = [
+            Refusal::Undecodable(text()),
+            Refusal::TooLarge(text()),
+            Refusal::Unsupported(text()),
+            Refusal::NotFound(text()),
+            Refusal::MethodNotAllowed(text()),
+            Refusal::ShuttingDown,
+            Refusal::Internal,
+        ];
+        for refusal in all {
+            let by_http = matches!(refusal.http_status().as_u16(), 429 | 502 | 503 | 504);
+            // RESOURCE_EXHAUSTED is not among them: it is never sent with RetryInfo here.
+            let by_grpc = matches!(
+                refusal.grpc_code(),
+                Code::Cancelled
+                    | Code::DeadlineExceeded
+                    | Code::Aborted
+                    | Code::OutOfRange
+                    | Code::Unavailable
+                    | Code::DataLoss
+            );
+            assert_eq!(
+                (by_http, by_grpc),
+                (refusal.is_retryable(), refusal.is_retryable()),
+                "{refusal:?}"
+            );
+        }
+    }
+}

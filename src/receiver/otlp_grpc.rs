@@ -1,0 +1,163 @@
+//! OTLP over gRPC: `TraceService/Export`.
+//!
+//! tonic does the framing and the compression; the codec hands over the message's bytes, so that no prost struct is
+//! built of a request (most of the time of an ordinary receiver goes there).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::{Buf, BufMut, Bytes};
+use http::HeaderValue;
+use prost::Message;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::{Grpc, UnaryService};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::otlp_http::export_response;
+use super::{Refusal, accept_traces};
+use crate::metrics::Transport;
+use crate::pipeline::Pipeline;
+
+/// The method's path, from the service definition `collector/trace/v1/trace_service.proto`.
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// How long a client should wait when the process ends: until its successor listens.
+const RETRY_DELAY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What the way in needs.
+#[derive(Debug, Clone)]
+struct Receiver {
+    pipeline: Arc<Pipeline>,
+    request_bytes: usize,
+}
+
+/// The routes of OTLP over gRPC.
+pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
+    let receiver = Receiver {
+        pipeline,
+        request_bytes,
+    };
+    Router::new()
+        .route(EXPORT, post(export))
+        .fallback(unimplemented)
+        .with_state(receiver)
+}
+
+async fn export(State(receiver): State<Receiver>, request: Request) -> Response {
+    let mut grpc = Grpc::new(BytesCodec)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(receiver.request_bytes);
+    let response = grpc
+        .unary(
+            Export {
+                pipeline: Arc::clone(&receiver.pipeline),
+            },
+            request,
+        )
+        .await;
+    let response = never_out_of_range(response);
+    let code = response
+        .headers()
+        .get("grpc-status")
+        .and_then(|code| code.to_str().ok())
+        .unwrap_or("0");
+    receiver.pipeline.metrics().answered(Transport::Grpc, code);
+    response.into_response()
+}
+
+/// tonic answers OUT_OF_RANGE to a message that is too large, and clients would send it again for ever.
+fn never_out_of_range<B>(mut response: http::Response<B>) -> http::Response<B> {
+    let out_of_range = HeaderValue::from(Code::OutOfRange as i32);
+    if response.headers().get("grpc-status") == Some(&out_of_range) {
+        response
+            .headers_mut()
+            .insert("grpc-status", HeaderValue::from(Code::ResourceExhausted as i32));
+    }
+    response
+}
+
+async fn unimplemented(State(receiver): State<Receiver>) -> Response {
+    let code = (Code::Unimplemented as i32).to_string();
+    receiver.pipeline.metrics().answered(Transport::Grpc, &code);
+    let status = Status::unimplemented("only traces are received here, by TraceService/Export");
+    status.into_http::<axum::body::Body>()
+}
+
+/// One call of the method.
+#[derive(Debug)]
+struct Export {
+    pipeline: Arc<Pipeline>,
+}
+
+impl UnaryService<Bytes> for Export {
+    type Response = Bytes;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
+        let pipeline = Arc::clone(&self.pipeline);
+        Box::pin(async move {
+            let mapped = accept_traces(&pipeline, Transport::Grpc, request.into_inner()).await;
+            let mapped = mapped.map_err(|refusal| status(&refusal))?;
+            Ok(tonic::Response::new(
+                export_response(&mapped).encode_to_vec().into(),
+            ))
+        })
+    }
+}
+
+fn status(refusal: &Refusal) -> Status {
+    let (code, message) = (refusal.grpc_code(), refusal.message());
+    match refusal {
+        _ if refusal.is_retryable() => {
+            Status::with_error_details(code, message, ErrorDetails::with_retry_info(Some(RETRY_DELAY)))
+        }
+        Refusal::Undecodable(_) => {
+            let details = ErrorDetails::with_bad_request_violation("request", message);
+            Status::with_error_details(code, message, details)
+        }
+        _ => Status::new(code, message),
+    }
+}
+
+/// Hands messages over as bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct BytesCodec;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = BytesCodec;
+    type Decoder = BytesCodec;
+
+    fn encoder(&mut self) -> BytesCodec {
+        BytesCodec
+    }
+
+    fn decoder(&mut self) -> BytesCodec {
+        BytesCodec
+    }
+}
+
+impl Encoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(message.copy_to_bytes(message.remaining())))
+    }
+}

@@ -1,0 +1,201 @@
+//! OTLP over HTTP: protobuf and JSON at `/v1/traces`.
+//!
+//! Every answer, good or bad, is in the encoding of the request; errors are a `google.rpc.Status`
+//! (OTLP specification, OTLP/HTTP response).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::post;
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
+use prost::Message;
+use serde_json::json;
+
+use super::{Refusal, accept_traces, body};
+use crate::mapping::spans::MappedSpans;
+use crate::metrics::Transport;
+use crate::pipeline::Pipeline;
+
+/// What the way in needs.
+#[derive(Debug, Clone)]
+struct Receiver {
+    pipeline: Arc<Pipeline>,
+    request_bytes: usize,
+}
+
+/// The routes of OTLP over HTTP.
+pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
+    let receiver = Receiver {
+        pipeline,
+        request_bytes,
+    };
+    let export = || post(export).fallback(method_not_allowed);
+    Router::new()
+        .route("/v1/traces", export())
+        // Some exporters are given the URL with a slash behind; a redirect would lose the body.
+        .route("/v1/traces/", export())
+        .fallback(not_found)
+        .with_state(receiver)
+}
+
+/// How the request is written, and so the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Protobuf,
+    Json,
+}
+
+impl Format {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        match value
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "application/x-protobuf" | "application/protobuf" => Some(Format::Protobuf),
+            "application/json" => Some(Format::Json),
+            _ => None,
+        }
+    }
+
+    fn transport(self) -> Transport {
+        match self {
+            Format::Protobuf => Transport::HttpProtobuf,
+            Format::Json => Transport::HttpJson,
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        match self {
+            Format::Protobuf => HeaderValue::from_static("application/x-protobuf"),
+            Format::Json => HeaderValue::from_static("application/json"),
+        }
+    }
+}
+
+async fn export(State(receiver): State<Receiver>, request: Request) -> Response {
+    let format = Format::of(request.headers());
+    let result = match format {
+        Some(format) => receiver.export(format, request).await,
+        None => Err(Refusal::Unsupported(
+            "content-type must be application/x-protobuf or application/json".to_owned(),
+        )),
+    };
+    let format = format.unwrap_or(Format::Json);
+    let response = match result {
+        Ok(mapped) => accepted(format, &mapped),
+        Err(refusal) => refused(format, &refusal),
+    };
+    receiver
+        .pipeline
+        .metrics()
+        .answered(format.transport(), response.status().as_str());
+    response
+}
+
+impl Receiver {
+    async fn export(&self, format: Format, request: Request) -> Result<MappedSpans, Refusal> {
+        let (parts, content) = request.into_parts();
+        let bytes = body::read(&parts.headers, content, self.request_bytes).await?;
+        accept_traces(&self.pipeline, format.transport(), bytes).await
+    }
+}
+
+async fn method_not_allowed(State(receiver): State<Receiver>, request: Request) -> Response {
+    let format = Format::of(request.headers()).unwrap_or(Format::Json);
+    let mut response = refused(
+        format,
+        &Refusal::MethodNotAllowed("traces are sent with POST".to_owned()),
+    );
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("POST"));
+    receiver
+        .pipeline
+        .metrics()
+        .answered(format.transport(), response.status().as_str());
+    response
+}
+
+async fn not_found(State(receiver): State<Receiver>, request: Request) -> Response {
+    let format = Format::of(request.headers()).unwrap_or(Format::Json);
+    let message = "only traces are received here, at /v1/traces; send metrics and logs elsewhere";
+    let response = refused(format, &Refusal::NotFound(message.to_owned()));
+    receiver
+        .pipeline
+        .metrics()
+        .answered(format.transport(), response.status().as_str());
+    response
+}
+
+/// The response message; nothing is set in it when everything was accepted.
+pub(super) fn export_response(mapped: &MappedSpans) -> ExportTraceServiceResponse {
+    let rejected = mapped.rejected_spans();
+    let partial_success = (rejected > 0).then(|| ExportTracePartialSuccess {
+        rejected_spans: i64::try_from(rejected).unwrap_or(i64::MAX),
+        error_message: mapped.explain(),
+    });
+    ExportTraceServiceResponse { partial_success }
+}
+
+fn accepted(format: Format, mapped: &MappedSpans) -> Response {
+    let message = export_response(mapped);
+    let body = match (format, &message.partial_success) {
+        (Format::Protobuf, _) => message.encode_to_vec(),
+        (Format::Json, None) => b"{}".to_vec(),
+        // 64-bit integers are strings in proto3 JSON.
+        (Format::Json, Some(partial)) => {
+            let rejected = partial.rejected_spans.to_string();
+            let partial = json!({ "rejectedSpans": rejected, "errorMessage": partial.error_message });
+            json!({ "partialSuccess": partial }).to_string().into_bytes()
+        }
+    };
+    respond(StatusCode::OK, format, body)
+}
+
+fn refused(format: Format, refusal: &Refusal) -> Response {
+    let code = refusal.grpc_code();
+    let body = match format {
+        Format::Json => json!({ "code": code as i32, "message": refusal.message() })
+            .to_string()
+            .into_bytes(),
+        Format::Protobuf => {
+            let message = refusal.message().to_owned();
+            tonic_types::Status {
+                code: code as i32,
+                message,
+                details: Vec::new(),
+            }
+            .encode_to_vec()
+        }
+    };
+    let mut response = respond(refusal.http_status(), format, body);
+    if refusal.is_retryable() {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    if matches!(refusal, Refusal::Unsupported(_)) {
+        let accepted = HeaderValue::from_static(body::ACCEPTED_ENCODINGS);
+        response.headers_mut().insert(ACCEPT_ENCODING, accepted);
+    }
+    response
+}
+
+fn respond(status: StatusCode, format: Format, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, format.content_type());
+    response
+}

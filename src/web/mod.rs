@@ -1,0 +1,156 @@
+//! What people and Prometheus look at: /metrics, /health, /livez and /readyz.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::sync::watch;
+
+use crate::metrics::text;
+use crate::pipeline::Pipeline;
+
+/// Whether the program wants traffic, and who has looked at its metrics.
+#[derive(Debug, Default)]
+pub struct Status {
+    ready: AtomicBool,
+    /// Everything has been closed: scrapes show the last there is to see.
+    closed: AtomicBool,
+    /// How many scrapes have shown it.
+    last_scrapes: watch::Sender<u32>,
+}
+
+impl Status {
+    /// Says whether the program wants traffic.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Relaxed);
+    }
+
+    /// Says that everything has been closed, and resolves once that many scrapes have shown it.
+    pub async fn last_scrapes(&self, scrapes: u32) {
+        self.closed.store(true, Relaxed);
+        let mut seen = self.last_scrapes.subscribe();
+        seen.wait_for(|seen| *seen >= scrapes)
+            .await
+            .expect("the sender lives as long as self");
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Web {
+    pipeline: Arc<Pipeline>,
+    status: Arc<Status>,
+}
+
+/// The routes of metrics and health; at the push address, or at one of their own.
+pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>) -> Router {
+    let metrics = Router::new().route("/metrics", get(metrics)).with_state(Web {
+        pipeline,
+        status: Arc::clone(&status),
+    });
+    metrics.merge(health_router(status))
+}
+
+/// The routes of health alone, which every address of ours has.
+pub fn health_router(status: Arc<Status>) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .with_state(status)
+}
+
+async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
+    // Formatting many series takes a while: not on a thread that also takes requests in.
+    let pipeline = Arc::clone(&web.pipeline);
+    let is_last = web.status.closed.load(Relaxed);
+    let rendered =
+        tokio::task::spawn_blocking(move || text::render(&pipeline.snapshot(pipeline.now()))).await;
+    let Ok(text) = rendered else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    if is_last {
+        web.status.last_scrapes.send_modify(|seen| *seen += 1);
+    }
+    let mut response_headers = HeaderMap::new();
+    response_headers.insert(CONTENT_TYPE, HeaderValue::from_static(text::CONTENT_TYPE));
+    response_headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    let compressed = if accepts_gzip(&headers) {
+        gzip(text.as_bytes())
+    } else {
+        None
+    };
+    match compressed {
+        Some(compressed) => {
+            response_headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            (response_headers, compressed).into_response()
+        }
+        None => (response_headers, text).into_response(),
+    }
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        let quality = parameters
+            .trim()
+            .strip_prefix("q=")
+            .map_or(Some(1.0), |quality| quality.trim().parse::<f32>().ok());
+        matches!(name.trim(), "gzip" | "*") && quality.is_some_and(|quality| quality > 0.0)
+    })
+}
+
+fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
+    encoder.write_all(bytes).ok()?;
+    encoder.finish().ok()
+}
+
+/// The ancestor's answer.
+async fn health() -> Response {
+    let body = serde_json::json!({ "status": 200, "version": env!("CARGO_PKG_VERSION") });
+    (
+        [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        body.to_string(),
+    )
+        .into_response()
+}
+
+async fn readyz(State(status): State<Arc<Status>>) -> Response {
+    if status.ready.load(Relaxed) {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_used_only_when_the_client_wants_it() {
+        for (value, expected) in [
+            ("gzip", true),
+            ("deflate, gzip;q=0.5", true),
+            ("*", true),
+            ("gzip;q=0", false),
+            ("identity", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(value))]);
+            assert_eq!(accepts_gzip(&headers), expected, "{value}");
+        }
+    }
+}
