@@ -56,14 +56,8 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<Pipeline, ConfigError> {
     };
     let metrics = Metrics::new(settings, &catalog, Arrival::ORIGIN);
     metrics.config_in_force(loaded.fingerprint);
-    let time = TimeLimits {
-        max_future: config.ingest.max_future,
-        max_past: config.ingest.max_past,
-    };
-    let limits = PushLimits {
-        time,
-        value_bytes: config.limits.value_bytes,
-    };
+    let time = TimeLimits { max_future: config.ingest.max_future, max_past: config.ingest.max_past };
+    let limits = PushLimits { time, value_bytes: config.limits.value_bytes };
     let rules = rules.with_value_bytes(config.limits.value_bytes);
     Ok(Pipeline::new(catalog, rules, limits, aggregator, metrics))
 }
@@ -88,10 +82,7 @@ impl App {
     /// The addresses that are listened on, by setting.
     pub fn addresses(&self) -> Vec<(&'static str, std::net::SocketAddr)> {
         let optional = [&self.metrics, &self.otlp_grpc, &self.otlp_http];
-        let bound = [Some(&self.http)]
-            .into_iter()
-            .chain(optional.map(Option::as_ref))
-            .flatten();
+        let bound = [Some(&self.http)].into_iter().chain(optional.map(Option::as_ref)).flatten();
         bound.map(|bound| (bound.setting, bound.address)).collect()
     }
 
@@ -124,15 +115,7 @@ impl App {
     /// Serves until `stop` resolves, then drains: finishes requests, closes what is open, and waits for a last
     /// scrape. `hurry` resolving cuts the drain short.
     pub async fn run(self, stop: impl Future<Output = ()>, hurry: impl Future<Output = ()>) {
-        let App {
-            pipeline,
-            status,
-            config,
-            http,
-            metrics,
-            otlp_grpc,
-            otlp_http,
-        } = self;
+        let App { pipeline, status, config, http, metrics, otlp_grpc, otlp_http } = self;
         let grace = config.shutdown.grace;
         let (stop_ingest, ingest_stopped) = watch::channel(false);
         let (stop_web, web_stopped) = watch::channel(false);
@@ -190,10 +173,7 @@ async fn bind_optional(setting: &'static str, address: Option<&str>) -> Result<O
 /// Waits until enough scrapes have seen what was closed, or no more are to be expected.
 async fn wait_for_scrapes(status: &Status, config: &Config) {
     let scrapes = status.last_scrapes(config.shutdown.scrapes);
-    if tokio::time::timeout(config.shutdown.linger, scrapes)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(config.shutdown.linger, scrapes).await.is_err() {
         info!("no scrape came within shutdown.linger");
     }
 }

@@ -113,10 +113,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Log {
-            level: "info".to_owned(),
-            format: LogFormat::Human,
-        }
+        Log { level: "info".to_owned(), format: LogFormat::Human }
     }
 }
 
@@ -144,10 +141,7 @@ pub struct Ingest {
 
 impl Default for Ingest {
     fn default() -> Self {
-        Ingest {
-            max_future: Duration::from_secs(300),
-            max_past: Duration::from_secs(24 * 3600),
-        }
+        Ingest { max_future: Duration::from_secs(300), max_past: Duration::from_secs(24 * 3600) }
     }
 }
 
@@ -165,11 +159,7 @@ pub struct Push {
 
 impl Default for Push {
     fn default() -> Self {
-        Push {
-            ancestor_gauge: false,
-            flows: 100,
-            request_bytes: 4 * 1024 * 1024,
-        }
+        Push { ancestor_gauge: false, flows: 100, request_bytes: 4 * 1024 * 1024 }
     }
 }
 
@@ -186,10 +176,7 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Metrics {
-            zero_first: Duration::from_secs(15),
-            series_per_family: 2000,
-        }
+        Metrics { zero_first: Duration::from_secs(15), series_per_family: 2000 }
     }
 }
 
@@ -240,11 +227,7 @@ pub struct Shutdown {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Shutdown {
-            grace: Duration::from_secs(10),
-            linger: Duration::from_secs(15),
-            scrapes: 1,
-        }
+        Shutdown { grace: Duration::from_secs(10), linger: Duration::from_secs(15), scrapes: 1 }
     }
 }
 
@@ -266,10 +249,7 @@ impl Config {
             return Err(format!("{setting}: must be at least 1"));
         }
         if self.limits.events_per_instance > usize::from(u16::MAX) {
-            return Err(format!(
-                "limits.events_per_instance: must be at most {}",
-                u16::MAX
-            ));
+            return Err(format!("limits.events_per_instance: must be at most {}", u16::MAX));
         }
         crate::mapping::flows::check_buckets(self.defaults.buckets.bounds())
             .map_err(|message| format!("defaults.buckets: {message}"))
@@ -277,38 +257,24 @@ impl Config {
 
     /// The addresses to listen on, by setting.
     pub fn addresses(&self) -> Vec<(&'static str, &str)> {
-        let Listen {
-            http,
-            metrics,
-            otlp_grpc,
-            otlp_http,
-        } = &self.listen;
+        let Listen { http, metrics, otlp_grpc, otlp_http } = &self.listen;
         let optional = [
             ("listen.metrics", metrics.as_deref()),
             ("listen.otlp_grpc", otlp_grpc.as_deref()),
             ("listen.otlp_http", otlp_http.as_deref()),
         ];
-        let optional = optional
-            .into_iter()
-            .filter_map(|(setting, address)| Some((setting, address?)));
-        [("listen.http", http.as_str())]
-            .into_iter()
-            .chain(optional)
-            .collect()
+        let optional = optional.into_iter().filter_map(|(setting, address)| Some((setting, address?)));
+        [("listen.http", http.as_str())].into_iter().chain(optional).collect()
     }
 }
 
 fn check_address(setting: &str, address: &str) -> Result<(), String> {
-    let port = address
-        .rsplit_once(':')
-        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     let is_address = address.parse::<SocketAddr>().is_ok();
     match port {
         _ if is_address => Ok(()),
         Some((host, _)) if !host.is_empty() && !host.contains(['/', ':', ' ']) => Ok(()),
-        _ => Err(format!(
-            "{setting}: {address:?} is not of the form host:port, such as 127.0.0.1:7070"
-        )),
+        _ => Err(format!("{setting}: {address:?} is not of the form host:port, such as 127.0.0.1:7070")),
     }
 }
 

@@ -45,20 +45,11 @@ pub async fn bind(setting: &'static str, address: &str) -> Result<Bound, BindErr
             ),
             _ => format!("choose another address with --{setting} HOST:PORT"),
         };
-        BindError {
-            setting,
-            address: address.to_owned(),
-            source,
-            remedy,
-        }
+        BindError { setting, address: address.to_owned(), source, remedy }
     };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    Ok(Bound {
-        setting,
-        address,
-        listener,
-    })
+    Ok(Bound { setting, address, listener })
 }
 
 /// Largest header block of one request, HTTP/2; hyper's HTTP/1 reader has limits of its own.
@@ -78,9 +69,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `stop` becomes true, then finishes the requests under way for at most `grace`.
 pub async fn serve(bound: Bound, router: Router, mut stop: watch::Receiver<bool>, grace: Duration) {
-    let Bound {
-        setting, listener, ..
-    } = bound;
+    let Bound { setting, listener, .. } = bound;
     let graceful = GracefulShutdown::new();
     let builder = builder();
     loop {
@@ -98,19 +87,13 @@ pub async fn serve(bound: Bound, router: Router, mut stop: watch::Receiver<bool>
     }
     drop(listener);
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
-        warn!(
-            setting,
-            "requests were still under way when the grace period ended"
-        );
+        warn!(setting, "requests were still under way when the grace period ended");
     }
 }
 
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -133,9 +116,7 @@ fn connect(
         debug!(%error, "cannot switch off Nagle's algorithm");
     }
     let service = TowerToHyperService::new(router.clone());
-    let connection = builder
-        .serve_connection(TokioIo::new(stream), service)
-        .into_owned();
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
         if let Err(error) = connection.await {

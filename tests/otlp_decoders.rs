@@ -82,43 +82,26 @@ struct Recorder {
 
 impl Recorder {
     fn resource(&mut self) -> &mut SeenResource {
-        assert_eq!(
-            self.next,
-            SeenSpan::default(),
-            "attributes or links without a span"
-        );
-        self.resources
-            .last_mut()
-            .expect("a resource is reported before what it holds")
+        assert_eq!(self.next, SeenSpan::default(), "attributes or links without a span");
+        self.resources.last_mut().expect("a resource is reported before what it holds")
     }
 }
 
 impl TraceVisitor for Recorder {
     fn resource(&mut self) {
-        assert_eq!(
-            self.next,
-            SeenSpan::default(),
-            "attributes or links without a span"
-        );
+        assert_eq!(self.next, SeenSpan::default(), "attributes or links without a span");
         self.resources.push(SeenResource::default());
     }
 
     fn resource_attribute(&mut self, key: Text<'_>, value: Value<'_>) {
         let resource = Self::resource(self);
-        assert!(
-            resource.scopes.is_empty(),
-            "a resource is reported whole before its scopes"
-        );
+        assert!(resource.scopes.is_empty(), "a resource is reported whole before its scopes");
         resource.attributes.push((key.read().into_owned(), value.into()));
     }
 
     fn scope(&mut self, name: Text<'_>, version: Text<'_>) {
         let (name, version) = (name.read().into_owned(), version.read().into_owned());
-        Self::resource(self).scopes.push(SeenScope {
-            name,
-            version,
-            spans: Vec::new(),
-        });
+        Self::resource(self).scopes.push(SeenScope { name, version, spans: Vec::new() });
     }
 
     fn span_attribute(&mut self, key: Text<'_>, value: Value<'_>) {
@@ -140,10 +123,7 @@ impl TraceVisitor for Recorder {
             status: span.status_code,
             ..std::mem::take(&mut self.next)
         };
-        let scope = Self::resource(self)
-            .scopes
-            .last_mut()
-            .expect("a scope is reported before its spans");
+        let scope = Self::resource(self).scopes.last_mut().expect("a scope is reported before its spans");
         scope.spans.push(seen);
     }
 }
@@ -164,16 +144,8 @@ fn walk_json(body: &str) -> Result<Vec<SeenResource>, DecodeError> {
 
 fn expected(request: &ExportTraceServiceRequest) -> Vec<SeenResource> {
     let scope = |scope_spans: &ScopeSpans| SeenScope {
-        name: scope_spans
-            .scope
-            .as_ref()
-            .map(|scope| scope.name.clone())
-            .unwrap_or_default(),
-        version: scope_spans
-            .scope
-            .as_ref()
-            .map(|scope| scope.version.clone())
-            .unwrap_or_default(),
+        name: scope_spans.scope.as_ref().map(|scope| scope.name.clone()).unwrap_or_default(),
+        version: scope_spans.scope.as_ref().map(|scope| scope.version.clone()).unwrap_or_default(),
         spans: scope_spans.spans.iter().map(expected_span).collect(),
     };
     let resource = |resource_spans: &ResourceSpans| SeenResource {
@@ -191,16 +163,8 @@ fn expected_span(span: &Span) -> SeenSpan {
     let status = span.status.clone().unwrap_or_default();
     SeenSpan {
         attributes: expected_attributes(&span.attributes),
-        links: span
-            .links
-            .iter()
-            .map(|link| (link.trace_id.clone(), link.span_id.clone()))
-            .collect(),
-        ids: [
-            span.trace_id.clone(),
-            span.span_id.clone(),
-            span.parent_span_id.clone(),
-        ],
+        links: span.links.iter().map(|link| (link.trace_id.clone(), link.span_id.clone())).collect(),
+        ids: [span.trace_id.clone(), span.span_id.clone(), span.parent_span_id.clone()],
         texts: [span.trace_state.clone(), span.name.clone(), status.message],
         kind: span.kind,
         flags: span.flags,
@@ -224,10 +188,7 @@ fn expected_attributes(attributes: &[KeyValue]) -> Vec<(String, SeenValue)> {
         )
         | None => SeenValue::Other,
     };
-    attributes
-        .iter()
-        .map(|attribute| (attribute.key.clone(), value(attribute)))
-        .collect()
+    attributes.iter().map(|attribute| (attribute.key.clone(), value(attribute))).collect()
 }
 
 /// The request as the walker may read it: text need not be UTF-8, skipped messages need not be messages.
@@ -393,11 +354,7 @@ fn expected_of_pruned(request: &pruned::Request) -> Vec<SeenResource> {
     let scope = |scope_spans: &pruned::ScopeSpans| {
         let scope = scope_spans.scope.clone().unwrap_or_default();
         let spans = scope_spans.spans.iter().map(expected_of_pruned_span).collect();
-        SeenScope {
-            name: replaced(&scope.name),
-            version: replaced(&scope.version),
-            spans,
-        }
+        SeenScope { name: replaced(&scope.name), version: replaced(&scope.version), spans }
     };
     let resource = |resource_spans: &pruned::ResourceSpans| SeenResource {
         attributes: expected_of_pruned_attributes(
@@ -412,21 +369,9 @@ fn expected_of_pruned_span(span: &pruned::Span) -> SeenSpan {
     let status = span.status.clone().unwrap_or_default();
     SeenSpan {
         attributes: expected_of_pruned_attributes(&span.attributes),
-        links: span
-            .links
-            .iter()
-            .map(|link| (link.trace_id.clone(), link.span_id.clone()))
-            .collect(),
-        ids: [
-            span.trace_id.clone(),
-            span.span_id.clone(),
-            span.parent_span_id.clone(),
-        ],
-        texts: [
-            replaced(&span.trace_state),
-            replaced(&span.name),
-            replaced(&status.message),
-        ],
+        links: span.links.iter().map(|link| (link.trace_id.clone(), link.span_id.clone())).collect(),
+        ids: [span.trace_id.clone(), span.span_id.clone(), span.parent_span_id.clone()],
+        texts: [replaced(&span.trace_state), replaced(&span.name), replaced(&status.message)],
         kind: span.kind,
         flags: span.flags,
         start: span.start_time_unix_nano,
@@ -445,10 +390,7 @@ fn expected_of_pruned_attributes(attributes: &[pruned::KeyValue]) -> Vec<(String
         Some(OneValue::Bytes(bytes)) => SeenValue::Bytes(bytes),
         Some(OneValue::Array(_) | OneValue::Pairs(_) | OneValue::StringIndex(_)) | None => SeenValue::Other,
     };
-    attributes
-        .iter()
-        .map(|attribute| (replaced(&attribute.key), value(attribute)))
-        .collect()
+    attributes.iter().map(|attribute| (replaced(&attribute.key), value(attribute))).collect()
 }
 
 fn replaced(text: &[u8]) -> String {
@@ -459,15 +401,8 @@ fn replaced(text: &[u8]) -> String {
 fn check_wire(request: &[u8]) {
     let walked = walk_wire(request);
     match pruned::Request::decode(request) {
-        Ok(pruned) => assert_eq!(
-            walked.as_ref(),
-            Ok(&expected_of_pruned(&pruned)),
-            "pruned, {request:02x?}"
-        ),
-        Err(error) => assert!(
-            walked.is_err(),
-            "prost refuses ({error}) what was walked: {request:02x?}"
-        ),
+        Ok(pruned) => assert_eq!(walked.as_ref(), Ok(&expected_of_pruned(&pruned)), "pruned, {request:02x?}"),
+        Err(error) => assert!(walked.is_err(), "prost refuses ({error}) what was walked: {request:02x?}"),
     }
     if let Ok(full) = ExportTraceServiceRequest::decode(request) {
         assert_eq!(walked, Ok(expected(&full)), "full, {request:02x?}");
@@ -503,11 +438,7 @@ fn any_value() -> impl Strategy<Value = AnyValue> {
     let leaf = option::weighted(0.95, scalar).prop_map(|value| AnyValue { value });
     leaf.prop_recursive(4, 12, 3, |inner| {
         let pair = (any_text(), option::of(inner.clone()));
-        let pair = pair.prop_map(|(key, value)| KeyValue {
-            key,
-            value,
-            key_strindex: 0,
-        });
+        let pair = pair.prop_map(|(key, value)| KeyValue { key, value, key_strindex: 0 });
         prop_oneof![
             vec(inner, 0..3).prop_map(|values| any_value::Value::ArrayValue(ArrayValue { values })),
             vec(pair, 0..3).prop_map(|values| any_value::Value::KvlistValue(KeyValueList { values })),
@@ -517,19 +448,9 @@ fn any_value() -> impl Strategy<Value = AnyValue> {
 }
 
 fn any_attributes() -> impl Strategy<Value = Vec<KeyValue>> {
-    let attribute = (
-        any_text(),
-        option::weighted(0.95, any_value()),
-        prop_oneof![9 => Just(0), 1 => any::<i32>()],
-    );
-    vec(
-        attribute.prop_map(|(key, value, key_strindex)| KeyValue {
-            key,
-            value,
-            key_strindex,
-        }),
-        0..5,
-    )
+    let attribute =
+        (any_text(), option::weighted(0.95, any_value()), prop_oneof![9 => Just(0), 1 => any::<i32>()]);
+    vec(attribute.prop_map(|(key, value, key_strindex)| KeyValue { key, value, key_strindex }), 0..5)
 }
 
 fn any_link() -> impl Strategy<Value = span::Link> {
@@ -556,26 +477,10 @@ fn any_event() -> impl Strategy<Value = span::Event> {
 
 fn any_span() -> impl Strategy<Value = Span> {
     let number = || prop_oneof![4 => 0..6_i32, 1 => any::<i32>()];
-    let ids = (
-        any_id(16),
-        any_id(8),
-        prop_oneof![1 => Just(Vec::new()), 2 => any_id(8)],
-    );
+    let ids = (any_id(16), any_id(8), prop_oneof![1 => Just(Vec::new()), 2 => any_id(8)]);
     let status = (any_text(), number()).prop_map(|(message, code)| Status { message, code });
-    let lists = (
-        any_attributes(),
-        vec(any_event(), 0..2),
-        vec(any_link(), 0..3),
-        option::of(status),
-    );
-    let scalars = (
-        any_text(),
-        any_text(),
-        number(),
-        any::<u32>(),
-        any::<u64>(),
-        any::<u64>(),
-    );
+    let lists = (any_attributes(), vec(any_event(), 0..2), vec(any_link(), 0..3), option::of(status));
+    let scalars = (any_text(), any_text(), number(), any::<u32>(), any::<u64>(), any::<u64>());
     (ids, lists, scalars).prop_map(|(ids, lists, scalars)| Span {
         trace_id: ids.0,
         span_id: ids.1,
@@ -598,32 +503,13 @@ fn any_span() -> impl Strategy<Value = Span> {
 
 fn any_request() -> impl Strategy<Value = ExportTraceServiceRequest> {
     let scope = (any_text(), any_text(), any_attributes()).prop_map(|(name, version, attributes)| {
-        InstrumentationScope {
-            name,
-            version,
-            attributes,
-            dropped_attributes_count: 0,
-        }
+        InstrumentationScope { name, version, attributes, dropped_attributes_count: 0 }
     });
-    let scope_spans =
-        (option::of(scope), vec(any_span(), 0..3), any_text()).prop_map(|(scope, spans, schema_url)| {
-            ScopeSpans {
-                scope,
-                spans,
-                schema_url,
-            }
-        });
-    let resource = any_attributes().prop_map(|attributes| Resource {
-        attributes,
-        ..Resource::default()
-    });
-    let resource_spans = (option::of(resource), vec(scope_spans, 0..3), any_text()).prop_map(
-        |(resource, scope_spans, schema_url)| ResourceSpans {
-            resource,
-            scope_spans,
-            schema_url,
-        },
-    );
+    let scope_spans = (option::of(scope), vec(any_span(), 0..3), any_text())
+        .prop_map(|(scope, spans, schema_url)| ScopeSpans { scope, spans, schema_url });
+    let resource = any_attributes().prop_map(|attributes| Resource { attributes, ..Resource::default() });
+    let resource_spans = (option::of(resource), vec(scope_spans, 0..3), any_text())
+        .prop_map(|(resource, scope_spans, schema_url)| ResourceSpans { resource, scope_spans, schema_url });
     vec(resource_spans, 0..3).prop_map(|resource_spans| ExportTraceServiceRequest { resource_spans })
 }
 
@@ -648,23 +534,15 @@ static RESOURCE_SPANS: Shape = &[
     (2, Payload::Message(&SCOPE_SPANS)),
     (3, Payload::Bytes),
 ];
-static RESOURCE: Shape = &[
-    (1, Payload::Message(&KEY_VALUE)),
-    (2, Payload::Varint),
-    (3, Payload::Bytes),
-];
+static RESOURCE: Shape = &[(1, Payload::Message(&KEY_VALUE)), (2, Payload::Varint), (3, Payload::Bytes)];
 static SCOPE_SPANS: Shape = &[
     (1, Payload::Message(&SCOPE)),
     (2, Payload::Message(&SPAN)),
     (2, Payload::Message(&SPAN)),
     (3, Payload::Bytes),
 ];
-static SCOPE: Shape = &[
-    (1, Payload::Bytes),
-    (2, Payload::Bytes),
-    (3, Payload::Message(&KEY_VALUE)),
-    (4, Payload::Varint),
-];
+static SCOPE: Shape =
+    &[(1, Payload::Bytes), (2, Payload::Bytes), (3, Payload::Message(&KEY_VALUE)), (4, Payload::Varint)];
 static SPAN: Shape = &[
     (1, Payload::Bytes),
     (2, Payload::Bytes),
@@ -692,11 +570,7 @@ static LINK: Shape = &[
     (6, Payload::Fixed32),
 ];
 static STATUS: Shape = &[(2, Payload::Bytes), (3, Payload::Varint)];
-static KEY_VALUE: Shape = &[
-    (1, Payload::Bytes),
-    (2, Payload::Message(&ANY_VALUE)),
-    (3, Payload::Varint),
-];
+static KEY_VALUE: Shape = &[(1, Payload::Bytes), (2, Payload::Message(&ANY_VALUE)), (3, Payload::Varint)];
 static ANY_VALUE: Shape = &[
     (1, Payload::Bytes),
     (2, Payload::Varint),
@@ -899,10 +773,7 @@ fn reversed(value: &serde_json::Value) -> String {
             keys.sort();
             let pair =
                 |key: &&String| format!("{}:{}", Value::from(key.as_str()), reversed(&map[key.as_str()]));
-            format!(
-                "{{{}}}",
-                keys.iter().rev().map(pair).collect::<Vec<_>>().join(", ")
-            )
+            format!("{{{}}}", keys.iter().rev().map(pair).collect::<Vec<_>>().join(", "))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
     }
@@ -935,11 +806,7 @@ fn problem_of(request: &[u8]) -> Option<Problem> {
 
 fn only_span(resources: Result<Vec<SeenResource>, DecodeError>) -> SeenSpan {
     let resources = resources.expect("the request decodes");
-    let spans: Vec<_> = resources
-        .iter()
-        .flat_map(|r| &r.scopes)
-        .flat_map(|s| &s.spans)
-        .collect();
+    let spans: Vec<_> = resources.iter().flat_map(|r| &r.scopes).flat_map(|s| &s.spans).collect();
     assert_eq!(spans.len(), 1, "one span in {resources:?}");
     spans[0].clone()
 }
@@ -954,49 +821,25 @@ fn an_empty_body_is_an_empty_request() {
 fn a_resource_and_a_scope_are_reported_before_spans_that_come_first() {
     let attribute = |key: &str| field(1, &field(1, key.as_bytes()));
     let scope_spans = [field(2, &field(5, b"first")), field(1, &field(1, b"library"))].concat();
-    let request = field(
-        1,
-        &[field(2, &scope_spans), field(1, &attribute("service.name"))].concat(),
-    );
+    let request = field(1, &[field(2, &scope_spans), field(1, &attribute("service.name"))].concat());
     assert_eq!(problem_of(&request), None);
     let seen = walk_wire(&request).expect("the request decodes");
-    assert_eq!(
-        seen[0].attributes,
-        [("service.name".to_owned(), SeenValue::Other)]
-    );
-    assert_eq!(
-        (seen[0].scopes[0].name.as_str(), seen[0].scopes[0].spans.len()),
-        ("library", 1)
-    );
+    assert_eq!(seen[0].attributes, [("service.name".to_owned(), SeenValue::Other)]);
+    assert_eq!((seen[0].scopes[0].name.as_str(), seen[0].scopes[0].spans.len()), ("library", 1));
 }
 
 #[test]
 fn a_message_that_comes_in_parts_is_merged() {
     let attribute = |key: &str| field(1, &field(1, key.as_bytes()));
-    let scope_spans = [
-        field(1, &field(1, b"library")),
-        field(2, b""),
-        field(1, &field(2, b"1.0")),
-    ]
-    .concat();
-    let resource_spans = [
-        field(1, &attribute("a")),
-        field(2, &scope_spans),
-        field(1, &attribute("b")),
-    ]
-    .concat();
+    let scope_spans = [field(1, &field(1, b"library")), field(2, b""), field(1, &field(2, b"1.0"))].concat();
+    let resource_spans =
+        [field(1, &attribute("a")), field(2, &scope_spans), field(1, &attribute("b"))].concat();
     let request = field(1, &resource_spans);
     assert_eq!(problem_of(&request), None);
     let seen = walk_wire(&request).expect("the request decodes");
     let keys: Vec<_> = seen[0].attributes.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys, ["a", "b"]);
-    assert_eq!(
-        (
-            seen[0].scopes[0].name.as_str(),
-            seen[0].scopes[0].version.as_str()
-        ),
-        ("library", "1.0")
-    );
+    assert_eq!((seen[0].scopes[0].name.as_str(), seen[0].scopes[0].version.as_str()), ("library", "1.0"));
 }
 
 #[test]
@@ -1026,10 +869,7 @@ fn of_several_attribute_values_the_last_counts() {
     ] {
         let request = request_of_span(&field(9, value));
         assert_eq!(problem_of(&request), None);
-        assert_eq!(
-            only_span(walk_wire(&request)).attributes,
-            [(String::new(), expected)]
-        );
+        assert_eq!(only_span(walk_wire(&request)).attributes, [(String::new(), expected)]);
     }
 }
 
@@ -1037,26 +877,14 @@ fn of_several_attribute_values_the_last_counts() {
 fn short_attributes_are_read_like_long_ones() {
     for value in [0, 1, 127, 128, 16_383, 16_384, 1 << 31, i64::MAX, -1, i64::MIN] {
         for key_length in [0, 1, 19, 127, 128, 300] {
-            let value = Some(AnyValue {
-                value: Some(any_value::Value::IntValue(value)),
-            });
-            let attribute = KeyValue {
-                key: "k".repeat(key_length),
-                value,
-                key_strindex: 0,
-            };
+            let value = Some(AnyValue { value: Some(any_value::Value::IntValue(value)) });
+            let attribute = KeyValue { key: "k".repeat(key_length), value, key_strindex: 0 };
             check_wire(&request_of_span(&field(9, &attribute.encode_to_vec())));
         }
     }
     for length in [0, 1, 100, 124, 125, 126, 127, 128, 129, 20_000] {
-        let value = Some(AnyValue {
-            value: Some(any_value::Value::StringValue("v".repeat(length))),
-        });
-        let attribute = KeyValue {
-            key: "key".to_owned(),
-            value,
-            key_strindex: 0,
-        };
+        let value = Some(AnyValue { value: Some(any_value::Value::StringValue("v".repeat(length))) });
+        let attribute = KeyValue { key: "key".to_owned(), value, key_strindex: 0 };
         check_wire(&request_of_span(&field(9, &attribute.encode_to_vec())));
     }
 }
@@ -1065,10 +893,7 @@ fn short_attributes_are_read_like_long_ones() {
 fn repeated_attribute_keys_are_reported_in_order() {
     let attribute = |value: u8| field(9, &[b"\x0a\x01k\x12\x02\x18", &[value][..]].concat());
     let request = request_of_span(&[attribute(1), attribute(2)].concat());
-    let expected = [
-        ("k".to_owned(), SeenValue::Int(1)),
-        ("k".to_owned(), SeenValue::Int(2)),
-    ];
+    let expected = [("k".to_owned(), SeenValue::Int(1)), ("k".to_owned(), SeenValue::Int(2))];
     assert_eq!(only_span(walk_wire(&request)).attributes, expected);
 }
 
@@ -1076,27 +901,18 @@ fn repeated_attribute_keys_are_reported_in_order() {
 fn text_that_is_not_utf8_costs_characters_and_not_the_span() {
     let attribute = field(9, b"\x0a\x01\xff\x12\x05\x0a\x03a\xc3z");
     let request = request_of_span(&[field(5, b"caf\xe9"), attribute].concat());
-    assert!(
-        ExportTraceServiceRequest::decode(&request[..]).is_err(),
-        "prost refuses the whole request"
-    );
+    assert!(ExportTraceServiceRequest::decode(&request[..]).is_err(), "prost refuses the whole request");
     assert_eq!(problem_of(&request), None);
     let seen = only_span(walk_wire(&request));
     assert_eq!(seen.texts[1], "caf\u{fffd}");
-    assert_eq!(
-        seen.attributes,
-        [("\u{fffd}".to_owned(), SeenValue::Str("a\u{fffd}z".to_owned()))]
-    );
+    assert_eq!(seen.attributes, [("\u{fffd}".to_owned(), SeenValue::Str("a\u{fffd}z".to_owned()))]);
 }
 
 #[test]
 fn the_content_of_events_and_link_attributes_is_not_read() {
     let span = [field(11, b"\xff"), field(13, &field(4, b"\xff"))].concat();
     let request = request_of_span(&span);
-    assert!(
-        ExportTraceServiceRequest::decode(&request[..]).is_err(),
-        "prost reads both"
-    );
+    assert!(ExportTraceServiceRequest::decode(&request[..]).is_err(), "prost reads both");
     assert_eq!(problem_of(&request), None);
 }
 
@@ -1105,17 +921,11 @@ fn broken_bytes_are_refused_with_what_was_expected() {
     for (request, expected) in [
         (&b"\x0a"[..], Some(Problem::Truncated)),
         (b"\x0a\x01", Some(Problem::Truncated)),
-        (
-            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-            Some(Problem::Truncated),
-        ),
+        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", Some(Problem::Truncated)),
         (b"\x0a\x02\x0a\x01", Some(Problem::Truncated)),
         (b"\x80", Some(Problem::Truncated)),
         (b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02", Some(Problem::Varint)),
-        (
-            b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00",
-            Some(Problem::Varint),
-        ),
+        (b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00", Some(Problem::Varint)),
         (b"\x80\x80\x80\x80\x10\x00", Some(Problem::FieldNumber)),
         (b"\x00\x00", Some(Problem::FieldNumber)),
         (b"\x02\x00", Some(Problem::FieldNumber)),
@@ -1163,11 +973,7 @@ fn a_known_field_of_every_message_must_have_its_wire_type() {
                     Payload::Bytes | Payload::Message(_) => 2,
                 };
                 let expected = (wire_type != right).then_some(Problem::UnexpectedWireType);
-                assert_eq!(
-                    problem_of(&wrap(&message)),
-                    expected,
-                    "field {number} wire type {wire_type}"
-                );
+                assert_eq!(problem_of(&wrap(&message)), expected, "field {number} wire type {wire_type}");
             }
             if let Payload::Message(inner) = payload
                 && depth < 8
@@ -1187,20 +993,12 @@ fn an_error_tells_the_byte_where_reading_stopped() {
     let expected = "decoding OTLP protobuf at byte 13: expected another wire type for this field";
     assert_eq!(error.to_string(), expected);
     let followed = [request.clone(), request].concat();
-    assert_eq!(
-        walk_wire(&followed),
-        Err(error),
-        "wherever the broken message ends"
-    );
+    assert_eq!(walk_wire(&followed), Err(error), "wherever the broken message ends");
 }
 
 #[test]
 fn a_reserved_field_is_an_unknown_field() {
-    for status in [
-        &b"\x08\x01\x18\x02"[..],
-        b"\x0a\x01a\x18\x02",
-        b"\x0d\0\0\0\0\x18\x02",
-    ] {
+    for status in [&b"\x08\x01\x18\x02"[..], b"\x0a\x01a\x18\x02", b"\x0d\0\0\0\0\x18\x02"] {
         let request = request_of_span(&field(15, status));
         assert_eq!(problem_of(&request), None);
         assert_eq!(only_span(walk_wire(&request)).status, 2);
@@ -1211,22 +1009,14 @@ fn a_reserved_field_is_an_unknown_field() {
 fn every_truncation_is_judged_as_prost_does() {
     let attribute = KeyValue {
         key: "order.id".to_owned(),
-        value: Some(AnyValue {
-            value: Some(any_value::Value::StringValue("x".repeat(200))),
-        }),
+        value: Some(AnyValue { value: Some(any_value::Value::StringValue("x".repeat(200))) }),
         key_strindex: 0,
     };
     let span = Span {
         trace_id: vec![1; 16],
         attributes: vec![attribute.clone(), attribute],
-        links: vec![span::Link {
-            flags: 3,
-            ..span::Link::default()
-        }],
-        status: Some(Status {
-            message: "failed".to_owned(),
-            code: 2,
-        }),
+        links: vec![span::Link { flags: 3, ..span::Link::default() }],
+        status: Some(Status { message: "failed".to_owned(), code: 2 }),
         flags: 1,
         ..Span::default()
     };
@@ -1266,30 +1056,14 @@ fn nesting_is_limited_where_prost_limits_it() {
         (100, of_resource(&nested(32, in_pairs, b"\x18\x01")), None),
         (100, of_resource(&nested(32, in_pairs, b"")), None),
         (101, of_resource(&nested(32, in_pairs, b"\x32\x00")), too_deep),
-        (
-            101,
-            of_span(&nested(
-                31,
-                in_pairs,
-                &field(6, &field(1, b"\x0a\x01k\x12\x02\x18\x01")),
-            )),
-            too_deep,
-        ),
-        (
-            100,
-            of_span(&nested(31, in_pairs, &field(6, &field(1, b"\x0a\x01k")))),
-            None,
-        ),
+        (101, of_span(&nested(31, in_pairs, &field(6, &field(1, b"\x0a\x01k\x12\x02\x18\x01")))), too_deep),
+        (100, of_span(&nested(31, in_pairs, &field(6, &field(1, b"\x0a\x01k")))), None),
         (101, of_span(&nested(32, in_pairs, b"\x18\x01")), too_deep),
         (100, of_resource(&nested(48, in_array, b"\x98\x06\x01")), too_deep),
         (99, of_span(&nested(47, in_array, b"\x98\x06\x01")), None),
     ] {
         assert_eq!(problem_of(&request), expected, "depth {depth}");
-        assert_eq!(
-            ExportTraceServiceRequest::decode(&request[..]).is_ok(),
-            expected.is_none(),
-            "{depth}"
-        );
+        assert_eq!(ExportTraceServiceRequest::decode(&request[..]).is_ok(), expected.is_none(), "{depth}");
     }
     for (groups, expected) in [(99, None), (100, None), (101, too_deep), (100_000, too_deep)] {
         let request = [vec![0x13; groups], vec![0x14; groups]].concat();
@@ -1316,9 +1090,7 @@ fn json_problem(body: &str) -> String {
 /// The problem that `span` is refused for, without where it is.
 fn json_span_problem(span: &str) -> String {
     let text = json_problem(&json_of_span(span));
-    let (_, problem) = text
-        .split_once("resourceSpans: scopeSpans: spans: ")
-        .expect(&text);
+    let (_, problem) = text.split_once("resourceSpans: scopeSpans: spans: ").expect(&text);
     problem.to_owned()
 }
 
@@ -1331,9 +1103,7 @@ fn a_sample_in_json_and_in_protobuf_gives_the_same_visits() {
     };
     let text = |text: &str| any_value::Value::StringValue(text.to_owned());
     let span = Span {
-        trace_id: 0x5b8e_fff7_9803_8103_d269_b633_813f_c60c_u128
-            .to_be_bytes()
-            .to_vec(),
+        trace_id: 0x5b8e_fff7_9803_8103_d269_b633_813f_c60c_u128.to_be_bytes().to_vec(),
         span_id: 0xeee1_9b7e_c3c1_b174_u64.to_be_bytes().to_vec(),
         parent_span_id: 0xeee1_9b7e_c3c1_b173_u64.to_be_bytes().to_vec(),
         name: "reserve stock".to_owned(),
@@ -1341,10 +1111,7 @@ fn a_sample_in_json_and_in_protobuf_gives_the_same_visits() {
         start_time_unix_nano: 1_700_000_000_123_456_789,
         end_time_unix_nano: 1_700_000_001_000_000_001,
         attributes: vec![attribute("order.id", text("A-17"))],
-        status: Some(Status {
-            message: String::new(),
-            code: 1,
-        }),
+        status: Some(Status { message: String::new(), code: 1 }),
         ..Span::default()
     };
     let scope = InstrumentationScope {
@@ -1353,21 +1120,11 @@ fn a_sample_in_json_and_in_protobuf_gives_the_same_visits() {
         attributes: vec![attribute("scope.owner", text("logistics"))],
         dropped_attributes_count: 0,
     };
-    let scope_spans = ScopeSpans {
-        scope: Some(scope),
-        spans: vec![span],
-        schema_url: String::new(),
-    };
+    let scope_spans = ScopeSpans { scope: Some(scope), spans: vec![span], schema_url: String::new() };
     let attributes = vec![attribute("service.name", text("warehouse"))];
-    let resource = Some(Resource {
-        attributes,
-        ..Resource::default()
-    });
-    let resource_spans = vec![ResourceSpans {
-        resource,
-        scope_spans: vec![scope_spans],
-        schema_url: String::new(),
-    }];
+    let resource = Some(Resource { attributes, ..Resource::default() });
+    let resource_spans =
+        vec![ResourceSpans { resource, scope_spans: vec![scope_spans], schema_url: String::new() }];
     let request = ExportTraceServiceRequest { resource_spans };
     let seen = walk_json(SAMPLE);
     assert_eq!(seen, walk_wire(&request.encode_to_vec()));
@@ -1411,10 +1168,7 @@ fn ids_are_hexadecimal_in_any_case() {
     for id in ["0aFb", "0AFB", "0afb"] {
         assert_eq!(json_span(&format!(r#""traceId":"{id}""#)).ids[0], [0x0a, 0xfb]);
         assert_eq!(json_span(&format!(r#""spanId":"{id}""#)).ids[1], [0x0a, 0xfb]);
-        assert_eq!(
-            json_span(&format!(r#""parentSpanId":"{id}""#)).ids[2],
-            [0x0a, 0xfb]
-        );
+        assert_eq!(json_span(&format!(r#""parentSpanId":"{id}""#)).ids[2], [0x0a, 0xfb]);
         let link = json_span(&format!(r#""links":[{{"traceId":"{id}","spanId":"{id}"}}]"#));
         assert_eq!(link.links, [(vec![0x0a, 0xfb], vec![0x0a, 0xfb])]);
     }
@@ -1424,26 +1178,13 @@ fn ids_are_hexadecimal_in_any_case() {
 #[test]
 fn an_id_that_nobody_can_read_spoils_its_span_only() {
     let too_long = "0".repeat(34);
-    for id in [
-        "W47/95gDgQPSabYzgT/GDA==",
-        "abc",
-        "0g",
-        "+1",
-        "é",
-        "\\ud800a",
-        too_long.as_str(),
-    ] {
-        let span = json_span(&format!(
-            r#""traceId":"{id}","parentSpanId":"{id}","name":"kept""#
-        ));
+    for id in ["W47/95gDgQPSabYzgT/GDA==", "abc", "0g", "+1", "é", "\\ud800a", too_long.as_str()] {
+        let span = json_span(&format!(r#""traceId":"{id}","parentSpanId":"{id}","name":"kept""#));
         assert_eq!(span.ids, [UNREADABLE_ID, &[], UNREADABLE_ID], "{id}");
         assert_eq!(span.texts[1], "kept");
     }
     // 24 characters of base64 may happen to be hexadecimal; 12 bytes are no trace id either.
-    assert_eq!(
-        json_span(r#""traceId":"abcdefabcdefabcdefabcdef""#).ids[0].len(),
-        12
-    );
+    assert_eq!(json_span(r#""traceId":"abcdefabcdefabcdefabcdef""#).ids[0].len(), 12);
 }
 
 #[test]
@@ -1456,14 +1197,7 @@ fn only_lower_camel_case_keys_are_known() {
 #[test]
 fn unknown_keys_are_ignored_at_any_depth() {
     let deep = format!("{}1{}", "[{\"a\":".repeat(100_000), "}]".repeat(100_000));
-    for odd in [
-        "1",
-        "null",
-        "\"\\ud800\"",
-        "{\"a\":[{}]}",
-        "-1e999",
-        deep.as_str(),
-    ] {
+    for odd in ["1", "null", "\"\\ud800\"", "{\"a\":[{}]}", "-1e999", deep.as_str()] {
         let body = format!(
             r#"{{"x":{odd},"resourceSpans":[{{"x":{odd},"resource":{{"x":{odd},"attributes":[{{"x":{odd},"key":
             "k","value":{{"x":{odd},"intValue":1}}}}]}},"scopeSpans":[{{"x":{odd},"scope":{{"x":{odd}}},"spans":
@@ -1477,30 +1211,18 @@ fn unknown_keys_are_ignored_at_any_depth() {
 
 #[test]
 fn enums_are_numbers_and_unknown_numbers_are_kept() {
-    for (kind, expected) in [
-        ("3", 3),
-        ("99", 99),
-        ("-1", -1),
-        ("2147483647", i32::MAX),
-        ("2.0", 2),
-    ] {
+    for (kind, expected) in [("3", 3), ("99", 99), ("-1", -1), ("2147483647", i32::MAX), ("2.0", 2)] {
         let span = json_span(&format!(r#""kind":{kind},"status":{{"code":{kind}}}"#));
         assert_eq!((span.kind, span.status), (expected, expected));
     }
     let expected =
         r#"kind: invalid type: string "SPAN_KIND_SERVER", expected the number of an enum, not its name"#;
     assert_eq!(json_span_problem(r#""kind":"SPAN_KIND_SERVER""#), expected);
-    for span in [
-        r#""status":{"code":"STATUS_CODE_ERROR"}"#,
-        r#""kind":"2""#,
-        r#""kind":1.5"#,
-        r#""kind":4e9"#,
-    ] {
+    for span in
+        [r#""status":{"code":"STATUS_CODE_ERROR"}"#, r#""kind":"2""#, r#""kind":1.5"#, r#""kind":4e9"#]
+    {
         let problem = json_span_problem(span);
-        assert!(
-            problem.ends_with("expected the number of an enum, not its name"),
-            "{problem}"
-        );
+        assert!(problem.ends_with("expected the number of an enum, not its name"), "{problem}");
     }
 }
 
@@ -1518,27 +1240,15 @@ fn integers_are_numbers_or_decimal_text() {
         ("1.7e18", 1_700_000_000_000_000_000),
     ] {
         for written in [written.to_owned(), format!("\"{written}\"")] {
-            let span = json_span(&format!(
-                r#""startTimeUnixNano":{written},"endTimeUnixNano":{written}"#
-            ));
+            let span = json_span(&format!(r#""startTimeUnixNano":{written},"endTimeUnixNano":{written}"#));
             assert_eq!((span.start, span.end), (expected, expected), "{written}");
         }
     }
-    for wrong in [
-        "-1",
-        "1.5",
-        "18446744073709551616",
-        "1e20",
-        "1e400",
-        "true",
-        "{}",
-        "[]",
-    ] {
+    for wrong in ["-1", "1.5", "18446744073709551616", "1e20", "1e400", "true", "{}", "[]"] {
         json_span_problem(&format!(r#""startTimeUnixNano":{wrong}"#));
     }
-    for wrong in [
-        "", " 1", "1 ", "+1", "-1", "0x10", "1e", "1.5", "1e20", "1e400", "inf", "NaN", "1_0", "٣",
-    ] {
+    for wrong in ["", " 1", "1 ", "+1", "-1", "0x10", "1e", "1.5", "1e20", "1e400", "inf", "NaN", "1_0", "٣"]
+    {
         let problem = json_span_problem(&format!(r#""startTimeUnixNano":"{wrong}""#));
         let expected =
             "startTimeUnixNano: expected an integer in the range of u64, as a number or decimal text";
@@ -1554,14 +1264,8 @@ fn attribute_values_are_read_as_proto3_json_writes_them() {
     let bytes = |bytes: &[u8]| SeenValue::Bytes(bytes.to_vec());
     let double = |double: f64| SeenValue::Double(double.to_bits());
     for (value, expected) in [
-        (
-            r#"{"stringValue":"a\"\u00e9"}"#,
-            SeenValue::Str("a\"é".to_owned()),
-        ),
-        (
-            r#"{"stringValue":"a\ud800b"}"#,
-            SeenValue::Str("a\u{fffd}\u{fffd}\u{fffd}b".to_owned()),
-        ),
+        (r#"{"stringValue":"a\"\u00e9"}"#, SeenValue::Str("a\"é".to_owned())),
+        (r#"{"stringValue":"a\ud800b"}"#, SeenValue::Str("a\u{fffd}\u{fffd}\u{fffd}b".to_owned())),
         (r#"{"boolValue":true}"#, SeenValue::Bool(true)),
         (r#"{"intValue":"-9223372036854775808"}"#, SeenValue::Int(i64::MIN)),
         (r#"{"intValue":9223372036854775807}"#, SeenValue::Int(i64::MAX)),
@@ -1581,21 +1285,12 @@ fn attribute_values_are_read_as_proto3_json_writes_them() {
         (r#"{"bytesValue":"AAEC"}"#, bytes(&[0, 1, 2])),
         (r#"{"arrayValue":{}}"#, SeenValue::Other),
         (r#"{"arrayValue":{"values":null}}"#, SeenValue::Other),
-        (
-            r#"{"arrayValue":{"values":[{"intValue":1},null,{}]}}"#,
-            SeenValue::Other,
-        ),
-        (
-            r#"{"kvlistValue":{"values":[{"key":"k","value":{"arrayValue":{}}}]}}"#,
-            SeenValue::Other,
-        ),
+        (r#"{"arrayValue":{"values":[{"intValue":1},null,{}]}}"#, SeenValue::Other),
+        (r#"{"kvlistValue":{"values":[{"key":"k","value":{"arrayValue":{}}}]}}"#, SeenValue::Other),
         ("{}", SeenValue::Other),
         ("null", SeenValue::Other),
         (r#"{"stringValue":null}"#, SeenValue::Other),
-        (
-            r#"{"intValue":1,"stringValue":"last"}"#,
-            SeenValue::Str("last".to_owned()),
-        ),
+        (r#"{"intValue":1,"stringValue":"last"}"#, SeenValue::Str("last".to_owned())),
         (r#"{"intValue":1,"stringValue":null}"#, SeenValue::Int(1)),
     ] {
         let span = json_span(&format!(r#""attributes":[{{"key":"k","value":{value}}}]"#));
@@ -1606,14 +1301,8 @@ fn attribute_values_are_read_as_proto3_json_writes_them() {
 #[test]
 fn attribute_values_of_the_wrong_kind_are_refused_by_key() {
     for (value, expected) in [
-        (
-            r#"{"stringValue":1}"#,
-            "stringValue: invalid type: integer `1`, expected a string",
-        ),
-        (
-            r#"{"boolValue":"true"}"#,
-            r#"boolValue: invalid type: string "true", expected a boolean"#,
-        ),
+        (r#"{"stringValue":1}"#, "stringValue: invalid type: integer `1`, expected a string"),
+        (r#"{"boolValue":"true"}"#, r#"boolValue: invalid type: string "true", expected a boolean"#),
         (
             r#"{"intValue":"x"}"#,
             "intValue: expected an integer in the range of i64, as a number or decimal text",
@@ -1634,14 +1323,8 @@ fn attribute_values_of_the_wrong_kind_are_refused_by_key() {
         (r#"{"bytesValue":"AAA*"}"#, "bytesValue: expected base64"),
         (r#"{"bytesValue":"AA="}"#, "bytesValue: expected base64"),
         (r#"{"bytesValue":"A==="}"#, "bytesValue: expected base64"),
-        (
-            r#"{"arrayValue":[]}"#,
-            "arrayValue: invalid type: sequence, expected an object",
-        ),
-        (
-            r#"{"arrayValue":{"values":{}}}"#,
-            "arrayValue: values: invalid type: map, expected an array",
-        ),
+        (r#"{"arrayValue":[]}"#, "arrayValue: invalid type: sequence, expected an object"),
+        (r#"{"arrayValue":{"values":{}}}"#, "arrayValue: values: invalid type: map, expected an array"),
         ("5", "invalid type: integer `5`, expected an object"),
     ] {
         let problem = json_span_problem(&format!(r#""attributes":[{{"key":"k","value":{value}}}]"#));
@@ -1652,31 +1335,18 @@ fn attribute_values_of_the_wrong_kind_are_refused_by_key() {
 #[test]
 fn null_is_the_default_of_whatever_it_stands_for() {
     assert_eq!(walk_json(r#"{"resourceSpans":null}"#), Ok(vec![]));
-    assert_eq!(
-        walk_json(r#"{"resourceSpans":[null]}"#),
-        Ok(vec![SeenResource::default()])
-    );
+    assert_eq!(walk_json(r#"{"resourceSpans":[null]}"#), Ok(vec![SeenResource::default()]));
     let empty = r#"{"resourceSpans":[{"resource":null,"scopeSpans":null,"schemaUrl":null}]}"#;
     assert_eq!(walk_json(empty), Ok(vec![SeenResource::default()]));
     let scope = r#"{"resourceSpans":[{"resource":{"attributes":null},"scopeSpans":[null,{"scope":null,"spans":null},
         {"scope":{"name":null,"version":null,"attributes":null}}]}]}"#;
-    assert_eq!(
-        walk_json(scope).expect("all is default")[0].scopes,
-        vec![SeenScope::default(); 3]
-    );
+    assert_eq!(walk_json(scope).expect("all is default")[0].scopes, vec![SeenScope::default(); 3]);
     let span = r#""traceId":null,"spanId":null,"parentSpanId":null,"traceState":null,"name":null,"kind":null,"flags":
         null,"startTimeUnixNano":null,"endTimeUnixNano":null,"attributes":null,"events":null,"links":null,"status":null"#;
     assert_eq!(json_span(span), SeenSpan::default());
-    assert_eq!(
-        json_span(r#""status":{"code":null,"message":null}"#),
-        SeenSpan::default()
-    );
+    assert_eq!(json_span(r#""status":{"code":null,"message":null}"#), SeenSpan::default());
     let one_null = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[null]}]}]}"#;
-    assert_eq!(
-        only_span(walk_json(one_null)),
-        SeenSpan::default(),
-        "a bad span, which is counted, not lost"
-    );
+    assert_eq!(only_span(walk_json(one_null)), SeenSpan::default(), "a bad span, which is counted, not lost");
     let span = json_span(r#""attributes":[null,{"key":null,"value":null}],"links":[null]"#);
     assert_eq!(span.attributes, vec![(String::new(), SeenValue::Other); 2]);
     assert_eq!(span.links, [(vec![], vec![])]);
@@ -1686,36 +1356,18 @@ fn null_is_the_default_of_whatever_it_stands_for() {
 fn an_empty_object_is_an_empty_request() {
     assert_eq!(walk_json("{}"), Ok(vec![]));
     assert_eq!(walk_json(" {\n} \n"), Ok(vec![]));
-    assert_eq!(
-        walk_json(r#"{"resourceSpans":[{}]}"#),
-        Ok(vec![SeenResource::default()])
-    );
+    assert_eq!(walk_json(r#"{"resourceSpans":[{}]}"#), Ok(vec![SeenResource::default()]));
 }
 
 #[test]
 fn what_is_not_one_json_object_is_refused() {
-    for body in [
-        "",
-        " ",
-        "null",
-        "[]",
-        "5",
-        "\"{}\"",
-        "{} {}",
-        "{}x",
-        "{}]",
-        "\u{feff}{}",
-        "{",
-        "{\"a\"}",
-        "{,}",
-    ] {
+    for body in
+        ["", " ", "null", "[]", "5", "\"{}\"", "{} {}", "{}x", "{}]", "\u{feff}{}", "{", "{\"a\"}", "{,}"]
+    {
         json_problem(body);
     }
     let error = json::walk(b"{\"a\":\n \"\xff\"}", &mut Recorder::default()).expect_err("not UTF-8");
-    assert_eq!(
-        error.to_string(),
-        "decoding OTLP JSON at line 2 column 3: expected UTF-8"
-    );
+    assert_eq!(error.to_string(), "decoding OTLP JSON at line 2 column 3: expected UTF-8");
 }
 
 #[test]
@@ -1729,25 +1381,15 @@ fn a_key_that_comes_twice_is_refused() {
         r#"{"resourceSpans":[{"resource":null,"resource":null}]}"#,
         r#"{"resourceSpans":[{"resource":{"attributes":[],"attributes":[]}}]}"#,
     ] {
-        assert!(
-            json_problem(body).ends_with(": expected this key once in an object"),
-            "{body}"
-        );
+        assert!(json_problem(body).ends_with(": expected this key once in an object"), "{body}");
     }
-    assert_eq!(
-        walk_json(r#"{"unknown":1,"unknown":2}"#),
-        Ok(vec![]),
-        "an ignored key is ignored twice"
-    );
+    assert_eq!(walk_json(r#"{"unknown":1,"unknown":2}"#), Ok(vec![]), "an ignored key is ignored twice");
 }
 
 #[test]
 fn a_json_error_tells_line_and_column_and_the_keys_on_the_way() {
     let wrong_kind = SAMPLE.replace("\"kind\": 2", "\"kind\": true");
-    let line = 1 + wrong_kind
-        .lines()
-        .position(|line| line.contains("kind"))
-        .expect("the line is there");
+    let line = 1 + wrong_kind.lines().position(|line| line.contains("kind")).expect("the line is there");
     let expected = format!(
         "decoding OTLP JSON at line {line} column 26: resourceSpans: scopeSpans: spans: kind: \
          invalid type: boolean `true`, expected the number of an enum, not its name"
@@ -1757,16 +1399,10 @@ fn a_json_error_tells_line_and_column_and_the_keys_on_the_way() {
     let column = one_line.find("true").expect("the value is there") + 4;
     assert_eq!(
         json_problem(&one_line),
-        expected.replace(
-            &format!("line {line} column 26"),
-            &format!("line 1 column {column}")
-        )
+        expected.replace(&format!("line {line} column 26"), &format!("line 1 column {column}"))
     );
     let resource = SAMPLE.replace("\"warehouse\"", "5");
-    let line = resource
-        .lines()
-        .nth(4)
-        .expect("the attribute is on the fifth line");
+    let line = resource.lines().nth(4).expect("the attribute is on the fifth line");
     let column = line.find("5}").expect("the value is there") + 1;
     let expected = format!(
         "decoding OTLP JSON at line 5 column {column}: resourceSpans: resource: attributes: value: \
@@ -1780,10 +1416,7 @@ fn a_json_error_stays_short_however_long_the_value() {
     let problem = json_problem(&json_of_span(&format!(r#""kind":"{}""#, "é".repeat(100_000))));
     assert!(problem.len() < 500, "{} bytes", problem.len());
     let problem = json_problem(&json_of_span(r#""kind":"x at line 9 column 9""#));
-    assert!(
-        problem.starts_with("decoding OTLP JSON at line 1 column "),
-        "{problem}"
-    );
+    assert!(problem.starts_with("decoding OTLP JSON at line 1 column "), "{problem}");
     assert!(problem.contains(r#""x at line 9 column 9""#), "{problem}");
 }
 
@@ -1794,14 +1427,8 @@ fn nesting_in_json_is_limited() {
         let value = format!("{}{{}}{}", open.repeat(levels), close.repeat(levels));
         json_of_span(&format!(r#""attributes":[{{"key":"k","value":{value}}}]"#))
     };
-    assert_eq!(
-        only_span(walk_json(&nested(40))).attributes,
-        [("k".to_owned(), SeenValue::Other)]
-    );
+    assert_eq!(only_span(walk_json(&nested(40))).attributes, [("k".to_owned(), SeenValue::Other)]);
     for levels in [48, 100, 100_000] {
-        assert!(
-            json_problem(&nested(levels)).contains("recursion limit exceeded"),
-            "{levels} levels"
-        );
+        assert!(json_problem(&nested(levels)).contains("recursion limit exceeded"), "{levels} levels");
     }
 }

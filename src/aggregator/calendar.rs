@@ -20,10 +20,7 @@ impl Calendar {
 
     /// Looks at `key` at `at`, or up to a tick later, never sooner.
     pub(super) fn add(&mut self, at: Arrival, key: Key) {
-        self.0
-            .entry(at.nanoseconds().div_ceil(Self::tick()))
-            .or_default()
-            .push(key);
+        self.0.entry(at.nanoseconds().div_ceil(Self::tick())).or_default().push(key);
     }
 
     /// Takes out at most `limit` keys whose moment has come.

@@ -59,6 +59,8 @@ pub struct Effects {
     pub tombstones_evicted: u64,
     /// By how many the open instances of a flow became more or fewer; a flow may stand here more than once.
     pub open_change: Vec<(FlowId, i64)>,
+    /// The same for those that have taken longer than their users were promised.
+    pub overdue_change: Vec<(FlowId, i64)>,
     /// Instances that are over, each exactly once.
     pub finished: Vec<Finished>,
 }
@@ -228,7 +230,8 @@ impl Aggregator {
             return None;
         };
         self.record(instance, events, now, rules, effects);
-        let wake = instance.earliest_end();
+        let wake =
+            instance.overdue_at().map_or(instance.earliest_end(), |at| at.min(instance.earliest_end()));
         if instance.wake != Arrival::ORIGIN && instance.wake <= wake {
             return None;
         }
@@ -250,7 +253,8 @@ impl Aggregator {
         rules: &impl Rules,
         effects: &mut Effects,
     ) {
-        let (was_stub, flow_before, before) = (instance.is_stub(), instance.flow().id, effects.new);
+        let (was_stub, was_overdue) = (instance.is_stub(), instance.is_overdue());
+        let (flow_before, before) = (instance.flow().id, effects.new);
         for event in events {
             match instance.record(event, now, rules) {
                 Recorded::New => effects.new += 1,
@@ -269,10 +273,10 @@ impl Aggregator {
         let flow = instance.flow().id;
         if flow != flow_before {
             effects.open_change.extend([(flow_before, -1), (flow, 1)]);
+            effects.overdue_change.extend(was_overdue.then_some((flow_before, -1)));
         }
         self.events.fetch_add(effects.new - before, Relaxed);
-        self.stubs
-            .fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
+        self.stubs.fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
     }
 
     /// Closes what is due at `now`, and looks at no other instance. Returns what happened and whether more is due:
@@ -313,11 +317,14 @@ impl Aggregator {
             return;
         }
         let was_stub = instance.is_stub();
+        if instance.note_overdue(now) {
+            effects.overdue_change.push((instance.flow().id, 1));
+        }
         match instance.judge(&key, now, rules) {
             Verdict::Wait { until, .. } => {
+                let until = instance.overdue_at().map_or(until, |at| at.min(until));
                 instance.wake = until;
-                self.stubs
-                    .fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
+                self.stubs.fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
                 drop(slot);
                 self.timers(hash).instances.add(until, key);
             }
@@ -346,6 +353,7 @@ impl Aggregator {
     ) {
         self.open.fetch_sub(1, Relaxed);
         effects.open_change.push((instance.flow().id, -1));
+        effects.overdue_change.extend(instance.is_overdue().then_some((instance.flow().id, -1)));
         self.stubs.fetch_sub(u64::from(instance.is_stub()), Relaxed);
         self.events.fetch_sub(instance.events(), Relaxed);
         let loss = Arrival::since_origin(Duration::from_nanos(self.loss.load(Relaxed)));
@@ -377,9 +385,7 @@ impl Aggregator {
                 Some(Slot::Closed(tombstone)) => tombstone.expires,
                 _ => return,
             };
-            self.timers(self.slots.hasher().hash_one(&key))
-                .tombstones
-                .add(renewed, key);
+            self.timers(self.slots.hasher().hash_one(&key)).tombstones.add(renewed, key);
         }
     }
 
@@ -392,9 +398,7 @@ impl Aggregator {
         self.tombstones.fetch_sub(1, Relaxed);
         if tombstone.remember {
             let hash = self.slots.hasher().hash_one(key);
-            self.timers(hash)
-                .remembered
-                .insert(hash, tombstone.flow.unwrap_or(NO_FLOW), now);
+            self.timers(hash).remembered.insert(hash, tombstone.flow.unwrap_or(NO_FLOW), now);
         }
         true
     }
@@ -416,21 +420,15 @@ impl Aggregator {
 
     /// The flow of a trace that was closed so long ago that only its key is remembered.
     fn recall(&self, key: &Key, hash: u64, now: Arrival) -> Option<FlowId> {
-        matches!(key, Key::Trace(_))
-            .then(|| self.timers(hash).remembered.get(hash, now))
-            .flatten()
+        matches!(key, Key::Trace(_)).then(|| self.timers(hash).remembered.get(hash, now)).flatten()
     }
 
     /// Ends everything: what shows that it has ended closes normally, the rest as `evicted`.
     pub fn close_all(&self, now: Arrival, rules: &impl Rules) -> Effects {
         let mut effects = Effects::default();
         let is_open = |slot: &Slot| matches!(slot, Slot::Open(_));
-        let open: Vec<Key> = self
-            .slots
-            .iter()
-            .filter(|slot| is_open(slot.value()))
-            .map(|slot| slot.key().clone())
-            .collect();
+        let open: Vec<Key> =
+            self.slots.iter().filter(|slot| is_open(slot.value())).map(|slot| slot.key().clone()).collect();
         for key in open {
             let hash = self.slots.hasher().hash_one(&key);
             let Some(mut slot) = self.slots.get_mut(&key) else {
@@ -486,15 +484,8 @@ fn meet_tombstone(
 }
 
 fn late(flow: FlowId, event: &Event, lateness: Option<Lateness>) -> Late {
-    let stage = event
-        .facts
-        .view(flow)
-        .map_or(&event.facts.service, |view| &view.stage);
-    Late {
-        flow,
-        stage: Arc::clone(stage),
-        lateness,
-    }
+    let stage = event.facts.view(flow).map_or(&event.facts.service, |view| &view.stage);
+    Late { flow, stage: Arc::clone(stage), lateness }
 }
 
 /// A lock on plain data that no panic can leave half changed.

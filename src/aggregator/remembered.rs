@@ -44,20 +44,14 @@ impl Remembered {
 
     pub(super) fn get(&mut self, fingerprint: u64, now: Arrival) -> Option<FlowId> {
         self.turn(now);
-        self.young
-            .get(&fingerprint)
-            .or_else(|| self.old.get(&fingerprint))
-            .copied()
+        self.young.get(&fingerprint).or_else(|| self.old.get(&fingerprint)).copied()
     }
 
     fn turn(&mut self, now: Arrival) {
         let age = now.since(self.turned);
         if age >= self.lifetime {
-            self.old = if age >= 2 * self.lifetime {
-                HashMap::default()
-            } else {
-                std::mem::take(&mut self.young)
-            };
+            self.old =
+                if age >= 2 * self.lifetime { HashMap::default() } else { std::mem::take(&mut self.young) };
             self.young = HashMap::default();
             self.turned = now;
         }

@@ -10,18 +10,9 @@ use crate::config::{Override, settings};
 /// What to do.
 #[derive(Debug)]
 pub(super) enum Command {
-    Serve {
-        config: Option<PathBuf>,
-        overrides: Vec<Override>,
-    },
-    Check {
-        file: PathBuf,
-        overrides: Vec<Override>,
-    },
-    Push {
-        url: String,
-        push: Value,
-    },
+    Serve { config: Option<PathBuf>, overrides: Vec<Override> },
+    Check { file: PathBuf, overrides: Vec<Override> },
+    Push { url: String, push: Value },
 }
 
 /// Where the program looks for its config unless it is told.
@@ -33,10 +24,7 @@ pub(super) fn parse() -> Command {
     match matches.subcommand() {
         Some(("check", matches)) => {
             let file: &PathBuf = matches.get_one("file").expect("clap requires it");
-            Command::Check {
-                file: file.clone(),
-                overrides: overrides(matches),
-            }
+            Command::Check { file: file.clone(), overrides: overrides(matches) }
         }
         Some(("push", matches)) => push(matches),
         Some((_, matches)) => serve(matches),
@@ -46,15 +34,8 @@ pub(super) fn parse() -> Command {
 
 fn serve(matches: &ArgMatches) -> Command {
     let named: Option<PathBuf> = matches.get_one::<PathBuf>("config").cloned();
-    let config = named.or_else(|| {
-        Path::new(DEFAULT_FILE)
-            .exists()
-            .then(|| PathBuf::from(DEFAULT_FILE))
-    });
-    Command::Serve {
-        config,
-        overrides: overrides(matches),
-    }
+    let config = named.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE)));
+    Command::Serve { config, overrides: overrides(matches) }
 }
 
 /// Environment first, flags over it.
@@ -76,10 +57,7 @@ pub(super) fn command() -> Clap {
             .value_parser(clap::value_parser!(PathBuf))
             .help("The config file; default: config.yaml if it is there, else the built-in defaults")
     };
-    let file = Arg::new("file")
-        .value_name("FILE")
-        .required(true)
-        .value_parser(clap::value_parser!(PathBuf));
+    let file = Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(PathBuf));
     let settings_help = "Every setting of config.yaml is also a flag of the same name, such as \
                          --listen.http 127.0.0.1:0, and an environment variable, such as \
                          LATENCY_AGGREGATOR_LISTEN_HTTP. Flags win over variables, variables over the file.";
@@ -110,11 +88,7 @@ fn setting_arguments() -> Vec<Arg> {
     let argument = |path: String| {
         // Flags live as long as the process.
         let path: &'static str = path.leak();
-        Arg::new(path)
-            .long(path)
-            .value_name("VALUE")
-            .help_heading("Settings")
-            .hide_short_help(true)
+        Arg::new(path).long(path).value_name("VALUE").help_heading("Settings").hide_short_help(true)
     };
     settings().into_iter().map(argument).collect()
 }
@@ -124,22 +98,13 @@ const TEXTS: [(&str, &str); 5] = [
     ("id", "Which run of the flow the event belongs to"),
     ("name", "The name of the flow and of its metric"),
     ("stage", "The step of the flow"),
-    (
-        "created_at",
-        "When it happened, such as 2026-01-31T12:00:00Z; default: now",
-    ),
+    ("created_at", "When it happened, such as 2026-01-31T12:00:00Z; default: now"),
     ("status", "ok or error"),
 ];
 /// Fields of a push that are numbers.
 const NUMBERS: [(&str, &str); 2] = [
-    (
-        "life_span",
-        "Seconds without another event after which the flow is over",
-    ),
-    (
-        "time_to_live",
-        "Seconds for which late events are recognised after that",
-    ),
+    ("life_span", "Seconds without another event after which the flow is over"),
+    ("time_to_live", "Seconds for which late events are recognised after that"),
 ];
 /// Fields of a push that map names to texts.
 const MAPS: [(&str, &str); 2] = [
@@ -171,22 +136,13 @@ fn push_command() -> Clap {
                 .help("The field help: what the metric is about"),
         )
         .args(NUMBERS.map(|(name, help)| flag(name, help).value_parser(clap::value_parser!(f64))))
-        .args(MAPS.map(|(name, help)| {
-            flag(name, help)
-                .action(ArgAction::Append)
-                .value_parser(parse_label)
-        }))
+        .args(MAPS.map(|(name, help)| flag(name, help).action(ArgAction::Append).value_parser(parse_label)))
         .arg(
             flag("buckets", "Bucket bounds in seconds, such as 0.1,1,10")
                 .value_delimiter(',')
                 .value_parser(clap::value_parser!(f64)),
         )
-        .arg(
-            Arg::new("final")
-                .long("final")
-                .action(ArgAction::SetTrue)
-                .help("This event ends the flow"),
-        )
+        .arg(Arg::new("final").long("final").action(ArgAction::SetTrue).help("This event ends the flow"))
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -211,9 +167,8 @@ fn push(matches: &ArgMatches) -> Command {
     }
     for (name, _) in MAPS {
         if let Some(labels) = matches.get_many::<(String, String)>(name) {
-            let labels: Map<String, Value> = labels
-                .map(|(name, value)| (name.clone(), value.as_str().into()))
-                .collect();
+            let labels: Map<String, Value> =
+                labels.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
             push.insert(name.to_owned(), labels.into());
         }
     }
@@ -224,10 +179,7 @@ fn push(matches: &ArgMatches) -> Command {
         push.insert("final".to_owned(), true.into());
     }
     let url: &String = matches.get_one("url").expect("it has a default");
-    Command::Push {
-        url: url.clone(),
-        push: push.into(),
-    }
+    Command::Push { url: url.clone(), push: push.into() }
 }
 
 #[cfg(test)]

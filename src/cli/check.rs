@@ -15,11 +15,7 @@ pub(super) fn run(file: &Path, overrides: &[Override], mut out: impl Write) -> a
     for (setting, address) in loaded.config.addresses() {
         writeln!(out, "  {setting:<16} {address}")?;
     }
-    writeln!(
-        out,
-        "{} flows, in the order in which they are tried:",
-        compiled.flows.len()
-    )?;
+    writeln!(out, "{} flows, in the order in which they are tried:", compiled.flows.len())?;
     for flow in &compiled.flows {
         describe(flow, loaded.flows.get(flow.id.0 as usize), &mut out)?;
     }
@@ -38,16 +34,9 @@ fn describe(flow: &Flow, config: Option<&FlowConfig>, out: &mut impl Write) -> s
         None => "every trace that no flow above takes",
     };
     writeln!(out, "- {}: {matches}", flow.name)?;
-    let start = flow
-        .start
-        .as_ref()
-        .map_or("its earliest event".to_owned(), boundary);
+    let start = flow.start.as_ref().map_or("its earliest event".to_owned(), boundary);
     let ends: Vec<String> = flow.ends.iter().map(|end| boundary(&end.boundary)).collect();
-    let end = if ends.is_empty() {
-        "its latest event".to_owned()
-    } else {
-        ends.join(" or ")
-    };
+    let end = if ends.is_empty() { "its latest event".to_owned() } else { ends.join(" or ") };
     writeln!(out, "    from {start} to {end}")?;
     if !flow.expect.is_empty() {
         writeln!(out, "    expects {}", flow.expect.join(", "))?;

@@ -26,8 +26,7 @@ async fn serve(path: Option<&std::path::Path>, overrides: &[config::Override]) -
     let loaded = config::load(path, overrides)?;
     start_logging(&loaded.config.log)?;
     let app = App::bind(loaded).await?;
-    app.announce(std::io::stdout().lock())
-        .context("writing to standard output")?;
+    app.announce(std::io::stdout().lock()).context("writing to standard output")?;
     let stop = async {
         if let Err(error) = asked_to_end().await {
             // Without signals the process can still be killed; it must not end by itself.
@@ -46,15 +45,9 @@ async fn serve(path: Option<&std::path::Path>, overrides: &[config::Override]) -
 }
 
 fn start_logging(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.level).with_context(|| {
-        format!(
-            "log.level: {:?} is no level such as info, and no filter",
-            log.level
-        )
-    })?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let filter = EnvFilter::try_new(&log.level)
+        .with_context(|| format!("log.level: {:?} is no level such as info, and no filter", log.level))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Human => logs.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),

@@ -30,19 +30,14 @@ pub(super) async fn run(url: &str, push: &Value) -> anyhow::Result<()> {
 }
 
 async fn send(url: &str, push: &Value) -> anyhow::Result<(http::StatusCode, Bytes)> {
-    let uri: Uri = url
-        .parse()
-        .with_context(|| format!("--url: {url:?} is no URL such as http://127.0.0.1:7070"))?;
+    let uri: Uri =
+        url.parse().with_context(|| format!("--url: {url:?} is no URL such as http://127.0.0.1:7070"))?;
     let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"));
     let authority =
         authority.with_context(|| format!("--url: {url:?} is no URL such as http://127.0.0.1:7070"))?;
-    let address = (
-        authority.host().trim_matches(['[', ']']),
-        authority.port_u16().unwrap_or(80),
-    );
-    let stream = TcpStream::connect(address)
-        .await
-        .with_context(|| format!("cannot connect to {authority}"))?;
+    let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
+    let stream =
+        TcpStream::connect(address).await.with_context(|| format!("cannot connect to {authority}"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the connection, which ends with this function.
     tokio::spawn(connection);

@@ -95,33 +95,16 @@ pub(super) fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded
             let config: Config = parse(&main)?;
             (main, config)
         }
-        None => (
-            Source {
-                name: "built-in defaults".to_owned(),
-                text: String::new(),
-            },
-            Config::default(),
-        ),
+        None => (Source { name: "built-in defaults".to_owned(), text: String::new() }, Config::default()),
     };
     let config = apply(config, overrides)?;
-    config.check().map_err(|problem| ConfigError::File {
-        file: main.name.clone(),
-        problem,
-    })?;
+    config.check().map_err(|problem| ConfigError::File { file: main.name.clone(), problem })?;
     let main = Arc::new(main);
-    let mut loaded = Loaded {
-        fingerprint: 0,
-        flows: Vec::new(),
-        places: Vec::new(),
-        main: Arc::clone(&main),
-        config,
-    };
+    let mut loaded =
+        Loaded { fingerprint: 0, flows: Vec::new(), places: Vec::new(), main: Arc::clone(&main), config };
     let own = std::mem::take(&mut loaded.config.flows);
     loaded.add(&main, own);
-    let folder = path
-        .and_then(Path::parent)
-        .map(Path::to_path_buf)
-        .unwrap_or_default();
+    let folder = path.and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
     for pattern in loaded.config.include.clone() {
         for path in matching(&folder, &pattern, &main.name)? {
             let source = Arc::new(read(&path)?);
@@ -146,19 +129,12 @@ impl Loaded {
     /// every replica and version.
     fn compute_fingerprint(&self) -> u32 {
         let text = format!("{:?}{:?}", self.config, self.flows);
-        text.bytes().fold(0x811c_9dc5, |hash: u32, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        })
+        text.bytes().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
     }
 
     /// Turns the flows into rules, or says where they are wrong.
     pub fn compile(&self) -> Result<Compiled, ConfigError> {
-        let Config {
-            defaults,
-            ignore,
-            trace_flow,
-            ..
-        } = &self.config;
+        let Config { defaults, ignore, trace_flow, .. } = &self.config;
         compile(&self.flows, defaults, ignore, *trace_flow).map_err(|error| self.locate(&error))
     }
 
@@ -167,49 +143,38 @@ impl Loaded {
             Some((source, line)) => (source, *line),
             None => (&self.main, 1),
         };
-        let flow = error
-            .flow
-            .and_then(|flow| self.flows.get(flow))
-            .map(|flow| &flow.name);
-        let key = flow.map_or_else(
-            || error.key.clone(),
-            |name| format!("flow {name:?}: {}", error.key),
-        );
-        let problem = format!("{key}: {}", error.message);
+        let flow = error.flow.and_then(|flow| self.flows.get(flow)).map(|flow| &flow.name);
+        let key = flow.map_or_else(|| error.key.clone(), |name| format!("flow {name:?}: {}", error.key));
         let expression = error.expression.as_deref();
         let place = expression.and_then(|(text, expression)| find(&source.text, line, text, expression));
+        // The place in the file says more than the one in the expression.
+        let message = expression.filter(|_| place.is_some()).map_or(&error.message, |(_, error)| &error.message);
+        let problem = format!("{key}: {message}");
+        let place = place.or_else(|| find_key(&source.text, line, &error.key));
         let (line, column) = place.unwrap_or((line, 1));
-        ConfigError::At {
-            file: source.name.clone(),
-            line,
-            column,
-            problem,
-        }
+        ConfigError::At { file: source.name.clone(), line, column, problem }
     }
 }
 
 /// Where an expression's error is in the file: the expression stands there as it is, unless it was escaped.
 fn find(text: &str, from_line: usize, expression: &str, error: &ExpressionError) -> Option<(usize, usize)> {
-    let skipped: usize = text
-        .split_inclusive('\n')
-        .take(from_line.saturating_sub(1))
-        .map(str::len)
-        .sum();
+    let skipped: usize = text.split_inclusive('\n').take(from_line.saturating_sub(1)).map(str::len).sum();
     let start = skipped + text.get(skipped..)?.find(expression)?;
     let before = text.get(..start + error.offset.min(expression.len()))?;
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Some((
-        before.matches('\n').count() + 1,
-        before[line_start..].chars().count() + 1,
-    ))
+    Some((before.matches('\n').count() + 1, before[line_start..].chars().count() + 1))
+}
+
+/// Where a key of a flow is in the file: its first mention from the flow's first line on.
+fn find_key(text: &str, from_line: usize, key: &str) -> Option<(usize, usize)> {
+    let key = format!("{}:", key.split(['.', '[']).next().unwrap_or_default());
+    let mut lines = text.lines().enumerate().skip(from_line.saturating_sub(1));
+    lines.find_map(|(number, line)| Some((number + 1, line[..line.find(&key)?].chars().count() + 1)))
 }
 
 fn read(path: &Path) -> Result<Source, ConfigError> {
     let name = path.display().to_string();
-    let failed = |source| ConfigError::Read {
-        path: name.clone(),
-        source,
-    };
+    let failed = |source| ConfigError::Read { path: name.clone(), source };
     let size = std::fs::metadata(path).map_err(failed)?.len();
     if size > MAX_FILE_BYTES {
         let problem = format!("the file has {size} bytes, more than the {MAX_FILE_BYTES} allowed");
@@ -222,10 +187,8 @@ fn read(path: &Path) -> Result<Source, ConfigError> {
 
 fn parse<T: for<'de> Deserialize<'de>>(source: &Source) -> Result<T, ConfigError> {
     // An empty file means the defaults, as an empty mapping does.
-    let is_empty = source
-        .text
-        .lines()
-        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+    let is_empty =
+        source.text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
     let text = if is_empty { "{}" } else { &source.text };
     serde_saphyr::from_str(text).map_err(|error| {
         let problem = error.to_string();
@@ -236,10 +199,7 @@ fn parse<T: for<'de> Deserialize<'de>>(source: &Source) -> Result<T, ConfigError
                 column: usize::try_from(place.column()).unwrap_or(0),
                 problem,
             },
-            None => ConfigError::File {
-                file: source.name.clone(),
-                problem,
-            },
+            None => ConfigError::File { file: source.name.clone(), problem },
         }
     })
 }
@@ -270,21 +230,16 @@ fn substitute(text: &str, file: &str, get: impl Fn(&str) -> Option<String>) -> R
                 return Err(fail("`${env:` without its `}`".to_owned()));
             };
             let inner = &rest[start + 6..start + length];
-            let (name, default) = inner
-                .split_once(":-")
-                .map_or((inner, None), |(name, default)| (name, Some(default)));
-            let value = get(name)
-                .filter(|value| !value.is_empty())
-                .or_else(|| default.map(str::to_owned));
+            let (name, default) =
+                inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
+            let value = get(name).filter(|value| !value.is_empty()).or_else(|| default.map(str::to_owned));
             let Some(value) = value else {
                 return Err(fail(format!(
                     "the environment variable {name} is not set; set it or write ${{env:{name}:-default}}"
                 )));
             };
             if value.contains('\n') {
-                return Err(fail(format!(
-                    "the environment variable {name} holds a line break"
-                )));
+                return Err(fail(format!("the environment variable {name} holds a line break")));
             }
             result.push_str(&rest[..start]);
             result.push_str(&value);
@@ -303,18 +258,13 @@ fn matching(folder: &Path, pattern: &str, file: &str) -> Result<Vec<PathBuf>, Co
     };
     let full = folder.join(pattern);
     let paths = glob::glob(&full.to_string_lossy()).map_err(|error| fail(error.to_string()))?;
-    let mut files = paths
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| fail(error.to_string()))?;
+    let mut files = paths.collect::<Result<Vec<_>, _>>().map_err(|error| fail(error.to_string()))?;
     files.sort();
     if files.is_empty() && !pattern.contains(['*', '?', '[']) {
         return Err(fail("there is no such file".to_owned()));
     }
     if files.len() > MAX_INCLUDED_FILES {
-        return Err(fail(format!(
-            "{} files are more than the {MAX_INCLUDED_FILES} allowed",
-            files.len()
-        )));
+        return Err(fail(format!("{} files are more than the {MAX_INCLUDED_FILES} allowed", files.len())));
     }
     Ok(files)
 }

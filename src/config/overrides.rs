@@ -32,11 +32,7 @@ fn variable(path: &str) -> String {
 impl Override {
     /// The setting that a flag gives.
     pub fn from_flag(path: &str, value: &str) -> Override {
-        Override {
-            path: path.to_owned(),
-            value: value.to_owned(),
-            origin: format!("flag --{path}"),
-        }
+        Override { path: path.to_owned(), value: value.to_owned(), origin: format!("flag --{path}") }
     }
 
     /// The settings that environment variables give; the ancestor's two names come first, so that ours win.
@@ -49,11 +45,7 @@ impl Override {
         let mut overrides = Vec::new();
         if let Some(port) = get("APPLICATION_PORT").filter(|port| !port.is_empty()) {
             // The ancestor listened on every address.
-            overrides.push(set(
-                "listen.http",
-                "APPLICATION_PORT".to_owned(),
-                format!("0.0.0.0:{port}"),
-            ));
+            overrides.push(set("listen.http", "APPLICATION_PORT".to_owned(), format!("0.0.0.0:{port}")));
         }
         if let Some(level) = get("LOG_LEVEL").filter(|level| !level.is_empty()) {
             overrides.push(set("log.level", "LOG_LEVEL".to_owned(), level.to_lowercase()));
@@ -78,29 +70,16 @@ pub(super) fn apply(config: Config, overrides: &[Override]) -> Result<Config, Co
             path: setting.path.clone(),
             problem,
         };
-        let mut tree = serde_json::to_value(&config).map_err(|error| failed(error.to_string()))?;
-        let place = setting
-            .path
-            .split('.')
-            .try_fold(&mut tree, |node, key| node.get_mut(key));
-        let Some(place) = place else {
-            return Err(failed("there is no such setting".to_owned()));
+        let with = |value: Value| {
+            let mut tree = serde_json::to_value(&config).map_err(|error| error.to_string())?;
+            let place = setting.path.split('.').try_fold(&mut tree, |node, key| node.get_mut(key));
+            *place.ok_or("there is no such setting")? = value;
+            serde_json::from_value::<Config>(tree).map_err(|error| error.to_string())
         };
-        // As text first: a number is read as one only where the setting wants it.
-        *place = Value::String(setting.value.clone());
-        config = match serde_json::from_value(tree.clone()) {
-            Ok(config) => config,
-            Err(_) => {
-                let value =
-                    serde_saphyr::from_str(&setting.value).unwrap_or(Value::String(setting.value.clone()));
-                let place = setting
-                    .path
-                    .split('.')
-                    .try_fold(&mut tree, |node, key| node.get_mut(key));
-                place.into_iter().for_each(|place| *place = value.clone());
-                serde_json::from_value(tree).map_err(|error| failed(error.to_string()))?
-            }
-        };
+        let text = Value::String(setting.value.clone());
+        // As YAML, like in the file; and as text, where text is wanted that looks like something else.
+        let value = serde_saphyr::from_str(&setting.value).unwrap_or_else(|_| text.clone());
+        config = with(value).or_else(|problem| with(text).map_err(|_| problem)).map_err(failed)?;
     }
     Ok(Config { flows, ..config })
 }
@@ -113,11 +92,7 @@ fn collect(value: &Value, path: &str, paths: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 collect(value, &path, paths);
             }
         }

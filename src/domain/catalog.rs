@@ -47,19 +47,9 @@ pub enum CannotCreate {
 impl Catalog {
     /// A catalog of `fixed` flows, whose ids must be their places; `timers` are the defaults.
     pub fn new(fixed: Vec<Arc<Flow>>, timers: Timers, limits: Limits) -> Self {
-        debug_assert!(
-            fixed
-                .iter()
-                .enumerate()
-                .all(|(place, flow)| flow.id.0 as usize == place)
-        );
+        debug_assert!(fixed.iter().enumerate().all(|(place, flow)| flow.id.0 as usize == place));
         let unmatched = Arc::new(plain(FlowId(u32::MAX), Arc::from(""), Origin::BuiltIn, timers));
-        Catalog {
-            fixed: fixed.into(),
-            unmatched,
-            pushed: RwLock::default(),
-            limits,
-        }
+        Catalog { fixed: fixed.into(), unmatched, pushed: RwLock::default(), limits }
     }
 
     /// The configured flows in file order, then the built-in one.
@@ -75,9 +65,7 @@ impl Catalog {
 
     /// The configured flow with this name, if there is one. The built-in flow cannot be pushed to.
     pub fn configured(&self, name: &str) -> Option<&Arc<Flow>> {
-        self.fixed
-            .iter()
-            .find(|flow| flow.origin == Origin::Configured && *flow.name == *name)
+        self.fixed.iter().find(|flow| flow.origin == Origin::Configured && *flow.name == *name)
     }
 
     /// The flow that pushes with this name belong to, created if it is new.
@@ -92,11 +80,7 @@ impl Catalog {
         if pushed.flows.len() >= self.limits.pushed_flows {
             return Err(CannotCreate::TooMany);
         }
-        let metrics = self
-            .fixed
-            .iter()
-            .chain(&pushed.flows)
-            .filter_map(|flow| flow.metric.as_ref());
+        let metrics = self.fixed.iter().chain(&pushed.flows).filter_map(|flow| flow.metric.as_ref());
         let names = metrics.chain(self.fixed.iter().map(|flow| &flow.name));
         if let Some(other) = names.into_iter().find(|other| overlap(name, other)) {
             return Err(CannotCreate::Overlaps(Arc::clone(other)));
@@ -105,10 +89,7 @@ impl Catalog {
         let id = FlowId(u32::try_from(place).unwrap_or(u32::MAX - 1));
         let name: Arc<str> = Arc::from(name);
         let metric = Some(Arc::clone(&name));
-        let flow = Arc::new(Flow {
-            metric,
-            ..plain(id, name, Origin::Pushed, self.unmatched.timers)
-        });
+        let flow = Arc::new(Flow { metric, ..plain(id, name, Origin::Pushed, self.unmatched.timers) });
         pushed.flows.push(Arc::clone(&flow));
         pushed.by_name.insert(Arc::clone(&flow.name), id);
         Ok(flow)
@@ -132,11 +113,7 @@ impl Rules for Catalog {
         }
         let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
         let place = (id.0 as usize).checked_sub(self.fixed.len());
-        Arc::clone(
-            place
-                .and_then(|place| pushed.flows.get(place))
-                .unwrap_or(&self.unmatched),
-        )
+        Arc::clone(place.and_then(|place| pushed.flows.get(place)).unwrap_or(&self.unmatched))
     }
 
     fn unmatched(&self) -> &Arc<Flow> {

@@ -40,11 +40,7 @@ impl Progress {
     /// Whether something that the flow requires has not come: `start` and `end` if given, else `expect`. A push
     /// that says `final` is the end.
     pub fn lacks_required(&self, flow: &Flow) -> bool {
-        let end_is_due = if flow.ends.is_empty() {
-            !self.expects_all(flow)
-        } else {
-            self.ends == 0
-        };
+        let end_is_due = if flow.ends.is_empty() { !self.expects_all(flow) } else { self.ends == 0 };
         !self.started || (end_is_due && !self.finals)
     }
 
@@ -75,11 +71,7 @@ impl Progress {
 
     /// Whether we may have missed how it began, should there have been an occasion to miss it.
     fn beginning_is_missing(&self, flow: &Flow) -> bool {
-        if flow.start.is_some() {
-            !self.started
-        } else {
-            self.spans && !self.root
-        }
+        if flow.start.is_some() { !self.started } else { self.spans && !self.root }
     }
 }
 
@@ -94,25 +86,15 @@ pub fn decide(flow: &Flow, key: &Key, progress: &Progress, clocks: &Clocks, now:
     let evidence = progress.evidence(flow, key);
     let by_evidence = evidence.map(|reason| {
         let lingered = clocks.last.plus(timers.linger);
-        if reason == Reason::Root {
-            lingered.max(held)
-        } else {
-            lingered
-        }
+        if reason == Reason::Root { lingered.max(held) } else { lingered }
     });
     // Rule 2.
     let by_quiet = (!progress.lacks_required(flow)).then(|| quiet.max(held));
     // Rule 3.
-    let until = [by_evidence, by_quiet]
-        .into_iter()
-        .flatten()
-        .fold(too_old, Arrival::min);
+    let until = [by_evidence, by_quiet].into_iter().flatten().fold(too_old, Arrival::min);
 
     if until > now {
-        return Verdict::Wait {
-            until,
-            fold: quiet <= now,
-        };
+        return Verdict::Wait { until, fold: quiet <= now };
     }
     // What is known to have ended closes by what showed it, whichever timer was first.
     Verdict::Close(evidence.unwrap_or(if by_quiet.is_some_and(|at| at <= too_old) {
@@ -140,11 +122,8 @@ fn held_until(flow: &Flow, progress: &Progress, clocks: &Clocks) -> Arrival {
         // It is still running, for as long as an instance may live.
         MissingParent::Local => Arrival::since_origin(Duration::MAX),
     };
-    let consumer = if progress.unanswered {
-        clocks.last.plus(flow.timers.async_wait)
-    } else {
-        Arrival::ORIGIN
-    };
+    let consumer =
+        if progress.unanswered { clocks.last.plus(flow.timers.async_wait) } else { Arrival::ORIGIN };
     parent.max(consumer)
 }
 

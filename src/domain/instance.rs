@@ -40,6 +40,8 @@ pub struct Instance {
     /// Whether a span has come.
     spans: bool,
     body: Body,
+    /// Whether it is known to have taken longer than its users were promised.
+    overdue: bool,
     /// When the aggregator will look at it next. The aggregator's business; kept here to have it in one place.
     pub wake: Arrival,
 }
@@ -88,17 +90,11 @@ impl Instance {
         Instance {
             flow: Arc::clone(rules.unmatched()),
             pinned: false,
-            clocks: Clocks {
-                first: now,
-                last: now,
-                life_span: None,
-            },
+            clocks: Clocks { first: now, last: now, life_span: None },
             time_to_live: None,
             spans: false,
-            body: Body::Detailed {
-                events: Vec::new(),
-                index: None,
-            },
+            body: Body::Detailed { events: Vec::new(), index: None },
+            overdue: false,
             wake: Arrival::ORIGIN,
         }
     }
@@ -161,11 +157,7 @@ impl Instance {
             }
             Body::Stub(stub) => {
                 stub.take(&self.flow, event);
-                if better {
-                    Recorded::NewAfterFolding
-                } else {
-                    Recorded::New
-                }
+                if better { Recorded::NewAfterFolding } else { Recorded::New }
             }
         }
     }
@@ -202,11 +194,7 @@ impl Instance {
                 if event.replaces(known) {
                     *known = event.clone();
                 }
-                Some(if same {
-                    Recorded::Duplicate
-                } else {
-                    Recorded::Conflict
-                })
+                Some(if same { Recorded::Duplicate } else { Recorded::Conflict })
             }
             Body::Stub(stub) => stub.meet(&self.flow, event),
         }
@@ -218,10 +206,7 @@ impl Instance {
         let pin = event.facts.push.as_ref().map(|push| push.flow);
         let candidate = match pin {
             Some(pin) => (!self.pinned || pin < self.flow.id).then_some(pin),
-            None => event
-                .facts
-                .matched
-                .filter(|&matched| !self.pinned && matched < self.flow.id),
+            None => event.facts.matched.filter(|&matched| !self.pinned && matched < self.flow.id),
         };
         let Some(candidate) = candidate else { return false };
         if self.is_stub() {
@@ -230,6 +215,7 @@ impl Instance {
         self.pinned |= pin.is_some();
         if candidate != self.flow.id {
             self.flow = rules.flow(candidate);
+            self.overdue = false;
         }
         false
     }
@@ -242,11 +228,7 @@ impl Instance {
         self.fold();
         if let Body::Stub(stub) = &mut self.body {
             stub.outline.push_beyond_cap(&self.flow, event);
-            if let Some(view) = event
-                .facts
-                .view(self.flow.id)
-                .filter(|_| !event.flags.has(Flags::IGNORED))
-            {
+            if let Some(view) = event.facts.view(self.flow.id).filter(|_| !event.flags.has(Flags::IGNORED)) {
                 stub.summary.join_again(&self.flow, event, view, event.start);
                 stub.coarsened += stub.summary.coarsen();
             }
@@ -267,6 +249,23 @@ impl Instance {
     /// The earliest moment at which it could be over, unless something else comes.
     pub fn earliest_end(&self) -> Arrival {
         completion::earliest_end(&self.flow, &self.clocks)
+    }
+
+    /// Whether it is known to have taken longer than its users were promised.
+    pub fn is_overdue(&self) -> bool {
+        self.overdue
+    }
+
+    /// Notes whether it has taken longer than promised by `now`; returns whether that is news.
+    pub fn note_overdue(&mut self, now: Arrival) -> bool {
+        let news = self.overdue_at().is_some_and(|at| at <= now);
+        self.overdue |= news;
+        news
+    }
+
+    /// When it will have taken longer than its users were promised, unless it has already.
+    pub fn overdue_at(&self) -> Option<Arrival> {
+        self.flow.slo.filter(|_| !self.overdue).map(|slo| self.clocks.first.plus(slo.latency))
     }
 
     /// What shows at this moment that it has ended, if anything does.
@@ -320,13 +319,7 @@ impl Instance {
         loss: Arrival,
         rules: &impl Rules,
     ) -> (Finished, Extent) {
-        let Instance {
-            flow,
-            clocks,
-            body,
-            wake,
-            ..
-        } = self;
+        let Instance { flow, clocks, body, wake, .. } = self;
         let mut stub = match body {
             Body::Detailed { events, .. } => Stub::exact(&flow, events),
             Body::Stub(stub) => *stub,
@@ -334,37 +327,15 @@ impl Instance {
         stub.settle(&flow);
         // A trace whose root is ignored is no trace to the flow that takes what nobody else wants.
         let ignored = flow.origin == Origin::BuiltIn
-            && stub
-                .outline
-                .root()
-                .is_some_and(|root| root.flags.has(Flags::IGNORED));
+            && stub.outline.root().is_some_and(|root| root.flags.has(Flags::IGNORED));
         if flow.id == rules.unmatched().id || stub.summary.events == 0 || ignored {
-            let Summary {
-                events,
-                ignored,
-                foreign,
-                ..
-            } = stub.summary;
-            return (
-                Finished::Unmatched {
-                    events: events + foreign,
-                    ignored,
-                },
-                None,
-            );
+            let Summary { events, ignored, foreign, .. } = stub.summary;
+            return (Finished::Unmatched { events: events + foreign, ignored }, None);
         }
         let progress = stub.outline.progress(&flow);
         let extent = stub.bounds(&flow, &progress);
         let outcome = completion::outcome(&flow, &progress, &clocks, reason, loss);
-        let closed = stub.finish(
-            flow,
-            key,
-            &progress,
-            outcome,
-            reason,
-            now.since(clocks.first),
-            wake,
-        );
+        let closed = stub.finish(flow, key, &progress, outcome, reason, now.since(clocks.first), wake);
         (Finished::Closed(Box::new(closed)), extent)
     }
 }
@@ -379,21 +350,12 @@ impl Stub {
         events.sort_unstable_by_key(|event| (event.start, event.end));
         let outline = Outline::of(flow, &events);
         let parents = outline.parents_of_consumers();
-        let mut stub = Stub {
-            outline,
-            summary: Summary::default(),
-            waiting: Vec::new(),
-            coarsened: 0,
-        };
+        let mut stub = Stub { outline, summary: Summary::default(), waiting: Vec::new(), coarsened: 0 };
         for event in events {
             if !is_consumer(&event) {
                 stub.summary.join(flow, &event, event.start);
             } else if let Some(producer) = parents.get(&event.parent) {
-                stub.summary.join(
-                    flow,
-                    &event,
-                    producer.map_or(event.start, |start| start.max(event.start)),
-                );
+                stub.summary.join(flow, &event, producer.map_or(event.start, |start| start.max(event.start)));
             } else {
                 stub.waiting.push(event);
             }
@@ -431,24 +393,12 @@ impl Stub {
         let same_time = push || (node.start, node.end) == (event.start, event.end);
         let same = same_time && (node.parent, node.flags) == (event.parent, event.flags);
         // A join cannot be undone: the longer of two reports of a span counts, the earlier of two pushes.
-        let longer = if push {
-            event.end < node.end
-        } else {
-            event.end > node.end
-        };
+        let longer = if push { event.end < node.end } else { event.end > node.end };
         let awaited = self.waiting.iter().any(|consumer| consumer.same_identity(event));
-        if let Some(view) = event
-            .facts
-            .view(flow.id)
-            .filter(|_| node.counts && longer && !awaited)
-        {
+        if let Some(view) = event.facts.view(flow.id).filter(|_| node.counts && longer && !awaited) {
             self.summary.join_again(flow, event, view, event.start);
         }
-        Some(if same {
-            Recorded::Duplicate
-        } else {
-            Recorded::Conflict
-        })
+        Some(if same { Recorded::Duplicate } else { Recorded::Conflict })
     }
 
     /// Joins the consumers whose producer never came.
@@ -464,17 +414,9 @@ impl Stub {
             return self.outline.root().map(|root| (root.start, root.end));
         }
         let (earliest, latest) = self.summary.extent?;
-        let start = if flow.start.is_none() {
-            Some(earliest)
-        } else {
-            self.summary.start
-        };
+        let start = if flow.start.is_none() { Some(earliest) } else { self.summary.start };
         let ended_otherwise = flow.ends.is_empty() || (progress.finals && progress.ends == 0);
-        let end = if ended_otherwise {
-            Some(latest)
-        } else {
-            self.summary.end
-        };
+        let end = if ended_otherwise { Some(latest) } else { self.summary.end };
         start.zip(end)
     }
 
@@ -492,10 +434,7 @@ impl Stub {
         let bounds = self.bounds(&flow, progress);
         let ended = matches!(outcome, Outcome::Ok | Outcome::Error);
         let reversed = ended && bounds.is_some_and(|(start, end)| end < start);
-        let extent = self
-            .summary
-            .extent
-            .map_or(0, |(earliest, latest)| latest.nanoseconds_since(earliest));
+        let extent = self.summary.extent.map_or(0, |(earliest, latest)| latest.nanoseconds_since(earliest));
         let elapsed = extent.max(nanoseconds(age));
         let latency = match (outcome, flow.on_incomplete, bounds) {
             (Outcome::Ok | Outcome::Error, _, Some((start, end))) if !reversed => {
@@ -509,13 +448,9 @@ impl Stub {
         let stages = observed_from.map_or_else(Vec::new, |start| self.stage_times(start));
         let missing = |(bit, _): &(usize, &Arc<str>)| progress.expected & (1 << bit) == 0;
         let missing_stages = match outcome {
-            Outcome::Ok | Outcome::Error | Outcome::Incomplete => flow
-                .expect
-                .iter()
-                .enumerate()
-                .filter(missing)
-                .map(|(_, stage)| Arc::clone(stage))
-                .collect(),
+            Outcome::Ok | Outcome::Error | Outcome::Incomplete => {
+                flow.expect.iter().enumerate().filter(missing).map(|(_, stage)| Arc::clone(stage)).collect()
+            }
             Outcome::Truncated | Outcome::Orphan | Outcome::Evicted => Vec::new(),
         };
         let (labels, label_conflict) = self.summary.labels.choose(&flow);
@@ -530,28 +465,14 @@ impl Stub {
             unanswered: progress.unanswered,
             label_conflict,
         };
-        Closed {
-            flow,
-            key,
-            outcome,
-            reason,
-            latency,
-            labels,
-            stages,
-            missing_stages,
-            due,
-            notes,
-        }
+        Closed { flow, key, outcome, reason, latency, labels, stages, missing_stages, due, notes }
     }
 
     fn stage_times(&self, start: EventTime) -> Vec<StageTime> {
         let time = |stage: &StageSummary| StageTime {
             name: Arc::clone(&stage.name),
             inside: stage.spans.then(|| stage.intervals.nanoseconds()),
-            offset: stage
-                .intervals
-                .earliest()
-                .map_or(0, |reached| reached.nanoseconds_since(start)),
+            offset: stage.intervals.earliest().map_or(0, |reached| reached.nanoseconds_since(start)),
         };
         let mut stages: Vec<StageTime> = self.summary.stages.iter().map(time).collect();
         stages.sort_by(|a, b| a.name.cmp(&b.name));

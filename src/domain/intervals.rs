@@ -44,8 +44,6 @@ impl Intervals {
 
     /// Total length in nanoseconds.
     pub fn nanoseconds(&self) -> u64 {
-        self.0.iter().fold(0, |sum, &(start, end)| {
-            sum.saturating_add(end.nanoseconds_since(start))
-        })
+        self.0.iter().fold(0, |sum, &(start, end)| sum.saturating_add(end.nanoseconds_since(start)))
     }
 }

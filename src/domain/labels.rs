@@ -53,14 +53,10 @@ impl Candidates {
     }
 
     fn offer(&mut self, name: &Arc<str>, value: &Arc<str>, event: &Event) {
-        let index = self
-            .0
-            .iter()
-            .position(|(known, _)| known == name)
-            .unwrap_or_else(|| {
-                self.0.push((Arc::clone(name), Vec::new()));
-                self.0.len() - 1
-            });
+        let index = self.0.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+            self.0.push((Arc::clone(name), Vec::new()));
+            self.0.len() - 1
+        });
         let candidates = &mut self.0[index].1;
         let rank: Rank = (event.start, event.span, Arc::clone(&event.facts.service));
         let root = (!event.parent.is_some()).then(|| rank.clone());
@@ -75,12 +71,7 @@ impl Candidates {
                 known.last = rank;
             }
         } else if candidates.len() < MAX_CANDIDATES {
-            candidates.push(Candidate {
-                value: Arc::clone(value),
-                first: rank.clone(),
-                last: rank,
-                root,
-            });
+            candidates.push(Candidate { value: Arc::clone(value), first: rank.clone(), last: rank, root });
         }
     }
 
@@ -95,10 +86,7 @@ impl Candidates {
                     .any(|rule| of(rule).is_some_and(|(_, candidates)| candidates.len() > 1));
                 let choose = |rule: &LabelRule| {
                     let chosen = of(rule).and_then(|(_, candidates)| pick(rule.pick, candidates));
-                    (
-                        Arc::clone(&rule.name),
-                        chosen.unwrap_or_else(|| Arc::clone(&rule.default)),
-                    )
+                    (Arc::clone(&rule.name), chosen.unwrap_or_else(|| Arc::clone(&rule.default)))
                 };
                 (rules.iter().map(choose).collect(), disagree)
             }
@@ -136,13 +124,7 @@ fn pick(rule: Pick, candidates: &[Candidate]) -> Option<Arc<str>> {
 fn by_size(candidates: &[Candidate]) -> Vec<&Candidate> {
     let numbers: Option<Vec<f64>> = candidates
         .iter()
-        .map(|candidate| {
-            candidate
-                .value
-                .parse::<f64>()
-                .ok()
-                .filter(|number| !number.is_nan())
-        })
+        .map(|candidate| candidate.value.parse::<f64>().ok().filter(|number| !number.is_nan()))
         .collect();
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.sort_by(|&a, &b| {

@@ -28,52 +28,28 @@ pub const MAX_NAME_BYTES: usize = 128;
 const DERIVED: [&str; 5] = ["_bucket", "_sum", "_count", "_total", "_created"];
 
 /// Families that are not of a client's making: ours, the process's, the runtime's and those of each scrape.
-const RESERVED_METRIC_PREFIXES: [&str; 6] = [
-    "flow_",
-    "latency_aggregator_",
-    "process_",
-    "scrape_",
-    "otel_",
-    "__",
-];
+const RESERVED_METRIC_PREFIXES: [&str; 6] =
+    ["flow_", "latency_aggregator_", "process_", "scrape_", "otel_", "__"];
 const RESERVED_METRICS: [&str; 4] = ["up", "ALERTS", "ALERTS_FOR_STATE", "target_info"];
 
 /// Labels that the program or Prometheus sets.
-const RESERVED_LABELS: [&str; 8] = [
-    "le",
-    "quantile",
-    "flow",
-    "stage",
-    "outcome",
-    "reason",
-    "result",
-    "otel_metric_overflow",
-];
+const RESERVED_LABELS: [&str; 8] =
+    ["le", "quantile", "flow", "stage", "outcome", "reason", "result", "otel_metric_overflow"];
 
 /// Checks the name of a metric that a push creates.
 pub fn check_metric_name(name: &str) -> Result<(), NameError> {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
     check_form(name, |c| first(c) || c.is_ascii_digit(), first)?;
     let reserved = RESERVED_METRICS.contains(&name)
-        || RESERVED_METRIC_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix));
-    if reserved {
-        Err(NameError::Reserved)
-    } else {
-        Ok(())
-    }
+        || RESERVED_METRIC_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    if reserved { Err(NameError::Reserved) } else { Ok(()) }
 }
 
 /// Checks the name of a label that a client or the config sets.
 pub fn check_label_name(name: &str) -> Result<(), NameError> {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';
     check_form(name, |c| first(c) || c.is_ascii_digit(), first)?;
-    if name.starts_with("__") || RESERVED_LABELS.contains(&name) {
-        Err(NameError::Reserved)
-    } else {
-        Ok(())
-    }
+    if name.starts_with("__") || RESERVED_LABELS.contains(&name) { Err(NameError::Reserved) } else { Ok(()) }
 }
 
 fn check_form(
@@ -83,25 +59,14 @@ fn check_form(
 ) -> Result<(), NameError> {
     let well_formed =
         name.chars().next().is_some_and(first) && name.chars().all(rest) && name.len() <= MAX_NAME_BYTES;
-    if well_formed {
-        Ok(())
-    } else {
-        Err(NameError::Malformed)
-    }
+    if well_formed { Ok(()) } else { Err(NameError::Malformed) }
 }
 
 /// Whether two metrics cannot stand side by side: the same name, or one is a derived form of the other.
 pub fn overlap(one: &str, other: &str) -> bool {
-    let derives = |base: &str, name: &str| {
-        name.strip_prefix(base)
-            .is_some_and(|suffix| DERIVED.contains(&suffix))
-    };
-    let forms = |name: &str| {
-        DERIVED
-            .iter()
-            .map(move |suffix| format!("{name}{suffix}"))
-            .collect::<Vec<_>>()
-    };
+    let derives =
+        |base: &str, name: &str| name.strip_prefix(base).is_some_and(|suffix| DERIVED.contains(&suffix));
+    let forms = |name: &str| DERIVED.iter().map(move |suffix| format!("{name}{suffix}")).collect::<Vec<_>>();
     one == other
         || derives(one, other)
         || derives(other, one)

@@ -105,10 +105,7 @@ impl Outline {
 
     /// The shape of `events` as `flow` sees them.
     pub fn of(flow: &Flow, events: &[Event]) -> Self {
-        let mut outline = Outline {
-            nodes: Vec::with_capacity(events.len()),
-            ..Outline::default()
-        };
+        let mut outline = Outline { nodes: Vec::with_capacity(events.len()), ..Outline::default() };
         for event in events {
             outline.push(flow, event);
         }
@@ -152,10 +149,7 @@ impl Outline {
     }
 
     fn node(&mut self, flow: &Flow, event: &Event) -> Node {
-        let view = event
-            .facts
-            .view(flow.id)
-            .filter(|_| !event.flags.has(Flags::IGNORED));
+        let view = event.facts.view(flow.id).filter(|_| !event.flags.has(Flags::IGNORED));
         if let Some(view) = view {
             self.signals.join(flow, event, view);
         } else if event.kind != Kind::Push {
@@ -176,10 +170,7 @@ impl Outline {
     }
 
     fn stage_index(&mut self, stage: &Arc<str>) -> u16 {
-        let known = self
-            .stages
-            .iter()
-            .position(|known| Arc::ptr_eq(known, stage) || known == stage);
+        let known = self.stages.iter().position(|known| Arc::ptr_eq(known, stage) || known == stage);
         let index = known.unwrap_or_else(|| {
             if self.stages.len() < Self::MAX_STAGES {
                 self.stages.push(Arc::clone(stage));
@@ -202,10 +193,7 @@ impl Outline {
             }
         }
         let in_stages = |name: &Arc<str>, flags: &[bool]| {
-            self.stages
-                .iter()
-                .zip(flags)
-                .any(|(stage, flag)| *flag && stage == name)
+            self.stages.iter().zip(flags).any(|(stage, flag)| *flag && stage == name)
         };
         let mut ends = self.signals.ends;
         let mut ends_in_error = self.signals.ends_in_error;
@@ -218,9 +206,8 @@ impl Outline {
                 ends_in_error |= ends & (1 << bit);
             }
         }
-        let expected = (flow.expect.iter().enumerate()).fold(0, |bits, (bit, stage)| {
-            bits | u64::from(in_stages(stage, &entered)) << bit
-        });
+        let expected = (flow.expect.iter().enumerate())
+            .fold(0, |bits, (bit, stage)| bits | u64::from(in_stages(stage, &entered)) << bit);
         let started = match &flow.start {
             None => true,
             Some(boundary) => {
@@ -235,11 +222,7 @@ impl Outline {
             root: root.is_some_and(|root| !self.nodes[root].parent.is_some()),
             pushes: self.signals.pushes,
             spans: self.signals.spans,
-            missing_parent: if self.overflowed {
-                MissingParent::None
-            } else {
-                family.missing
-            },
+            missing_parent: if self.overflowed { MissingParent::None } else { family.missing },
             unanswered: !self.overflowed && family.unanswered(&self.nodes),
             error: self.error(root.map(|root| &self.nodes[root]), ends_in_error, flow),
         }
@@ -258,9 +241,7 @@ impl Outline {
 
     /// The root: the span without a parent that starts first; without one, the earliest whose parent is missing.
     pub fn root(&self) -> Option<&Node> {
-        Family::of(&self.nodes)
-            .root(&self.nodes)
-            .map(|index| &self.nodes[index])
+        Family::of(&self.nodes).root(&self.nodes).map(|index| &self.nodes[index])
     }
 
     /// From when on a CONSUMER had work to do: its producer's start, or its own when its parent is no PRODUCER.
@@ -287,11 +268,7 @@ impl Outline {
 impl Node {
     /// The start of this node's consumer: not before this node's, if it is a PRODUCER.
     fn clips(&self, start: EventTime) -> EventTime {
-        if self.kind == Kind::Producer {
-            start.max(self.start)
-        } else {
-            start
-        }
+        if self.kind == Kind::Producer { start.max(self.start) } else { start }
     }
 }
 
@@ -348,45 +325,24 @@ impl Family {
                 *place = index;
             }
         }
-        let parents: Vec<_> = nodes
-            .iter()
-            .map(|node| by_span.get(&node.parent).copied())
-            .collect();
+        let parents: Vec<_> = nodes.iter().map(|node| by_span.get(&node.parent).copied()).collect();
         let missing = nodes
             .iter()
             .zip(&parents)
             .filter(|(node, parent)| node.parent.is_some() && parent.is_none())
             .map(|(node, _)| {
                 let local = node.flags.has(Flags::PARENT_IS_LOCAL);
-                if local {
-                    MissingParent::Local
-                } else {
-                    MissingParent::Remote
-                }
+                if local { MissingParent::Local } else { MissingParent::Remote }
             })
             .max();
-        Family {
-            parents,
-            missing: missing.unwrap_or(MissingParent::None),
-        }
+        Family { parents, missing: missing.unwrap_or(MissingParent::None) }
     }
 
     fn root(&self, nodes: &[Node]) -> Option<usize> {
-        let spans = || {
-            nodes
-                .iter()
-                .enumerate()
-                .filter(|(_, node)| node.kind != Kind::Push)
-        };
+        let spans = || nodes.iter().enumerate().filter(|(_, node)| node.kind != Kind::Push);
         let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.service);
-        let true_root = spans()
-            .filter(|(_, node)| !node.parent.is_some())
-            .min_by_key(rank);
-        let orphan = || {
-            spans()
-                .filter(|&(index, _)| self.parents[index].is_none())
-                .min_by_key(rank)
-        };
+        let true_root = spans().filter(|(_, node)| !node.parent.is_some()).min_by_key(rank);
+        let orphan = || spans().filter(|&(index, _)| self.parents[index].is_none()).min_by_key(rank);
         true_root.or_else(orphan).map(|(index, _)| index)
     }
 
@@ -406,9 +362,6 @@ impl Family {
                 answered[parent] |= node.kind == Kind::Consumer || node.stage != nodes[parent].stage;
             }
         }
-        nodes
-            .iter()
-            .zip(&answered)
-            .any(|(node, answered)| node.kind == Kind::Producer && !answered)
+        nodes.iter().zip(&answered).any(|(node, answered)| node.kind == Kind::Producer && !answered)
     }
 }

@@ -73,11 +73,7 @@ impl Summary {
             Some((earliest, latest)) => (earliest.min(start), latest.max(event.end)),
         });
         let moment = |at: At| if at == At::Start { start } else { event.end };
-        if let Some(boundary) = flow
-            .start
-            .as_ref()
-            .filter(|boundary| meets(boundary, view, view.start))
-        {
+        if let Some(boundary) = flow.start.as_ref().filter(|boundary| meets(boundary, view, view.start)) {
             let candidate = moment(boundary.at);
             self.start = Some(self.start.map_or(candidate, |known| known.min(candidate)));
         }
@@ -93,18 +89,12 @@ impl Summary {
     }
 
     fn stage(&mut self, name: &Arc<str>) -> &mut StageSummary {
-        let known = self
-            .stages
-            .iter()
-            .position(|stage| Arc::ptr_eq(&stage.name, name) || stage.name == *name);
+        let known =
+            self.stages.iter().position(|stage| Arc::ptr_eq(&stage.name, name) || stage.name == *name);
         let index = known.unwrap_or_else(|| {
             if self.stages.len() < Outline::MAX_STAGES {
                 let name = Arc::clone(name);
-                self.stages.push(StageSummary {
-                    name,
-                    intervals: Intervals::default(),
-                    spans: false,
-                });
+                self.stages.push(StageSummary { name, intervals: Intervals::default(), spans: false });
             }
             self.stages.len() - 1
         });
@@ -113,10 +103,7 @@ impl Summary {
 
     /// Bounds the memory of a stub; returns how many gaps inside stages were lost.
     pub fn coarsen(&mut self) -> u64 {
-        self.stages
-            .iter_mut()
-            .map(|stage| stage.intervals.coarsen(Self::STUB_INTERVALS))
-            .sum()
+        self.stages.iter_mut().map(|stage| stage.intervals.coarsen(Self::STUB_INTERVALS)).sum()
     }
 }
 

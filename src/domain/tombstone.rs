@@ -37,13 +37,8 @@ impl Tombstone {
     pub fn meet(&mut self, event: &Event, now: Arrival) -> Lateness {
         self.expires = now.plus(self.lifetime);
         let extension = self.extent.map_or(0, |(earliest, latest)| {
-            earliest
-                .nanoseconds_since(event.start)
-                .saturating_add(event.end.nanoseconds_since(latest))
+            earliest.nanoseconds_since(event.start).saturating_add(event.end.nanoseconds_since(latest))
         });
-        Lateness {
-            late: now.since(self.closed),
-            extension: Duration::from_nanos(extension),
-        }
+        Lateness { late: now.since(self.closed), extension: Duration::from_nanos(extension) }
     }
 }

@@ -118,21 +118,10 @@ impl SpanRules {
     }
 
     fn evaluate(&self, slots: &Slots<'_, '_>, is_entry: bool) -> Interned {
-        let service = slots
-            .value(self.service)
-            .map(text_of)
-            .filter(|name| !name.is_empty());
+        let service = slots.value(self.service).map(text_of).filter(|name| !name.is_empty());
         let service = self.cut(service.as_deref().unwrap_or("unknown_service"));
-        let mut views: Vec<View> = self
-            .flows
-            .iter()
-            .map(|rule| self.view(rule, slots, &service))
-            .collect();
-        let holds = |rule: &&FlowRule| {
-            rule.matches
-                .as_ref()
-                .is_some_and(|condition| condition.holds(slots))
-        };
+        let mut views: Vec<View> = self.flows.iter().map(|rule| self.view(rule, slots, &service)).collect();
+        let holds = |rule: &&FlowRule| rule.matches.as_ref().is_some_and(|condition| condition.holds(slots));
         let mut matched = self.flows.iter().find(holds).map(|rule| rule.id);
         if let Some(built_in) = &self.built_in {
             views.push(self.built_in_view(built_in, slots, &service, is_entry));
@@ -142,25 +131,14 @@ impl SpanRules {
         if ignored {
             matched = None;
         }
-        (
-            Arc::new(Facts {
-                service,
-                matched,
-                views: views.into(),
-                push: None,
-            }),
-            ignored,
-        )
+        (Arc::new(Facts { service, matched, views: views.into(), push: None }), ignored)
     }
 
     fn view(&self, rule: &FlowRule, slots: &Slots<'_, '_>, service: &Arc<str>) -> View {
         let holds = |condition: &Option<Condition>| {
             condition.as_ref().is_some_and(|condition| condition.holds(slots))
         };
-        let stage = rule
-            .stage
-            .as_ref()
-            .map(|stage| stage.value(slots).map(text_of).unwrap_or_default());
+        let stage = rule.stage.as_ref().map(|stage| stage.value(slots).map(text_of).unwrap_or_default());
         View {
             stage: stage.map_or_else(|| Arc::clone(service), |stage| self.cut(&stage)),
             start: holds(&rule.start),
@@ -170,11 +148,7 @@ impl SpanRules {
                 .enumerate()
                 .fold(0, |bits, (bit, end)| bits | u32::from(holds(end)) << bit),
             error: rule.error_if.as_ref().map(|condition| condition.holds(slots)),
-            labels: rule
-                .labels
-                .iter()
-                .map(|expression| self.label(expression, slots))
-                .collect(),
+            labels: rule.labels.iter().map(|expression| self.label(expression, slots)).collect(),
         }
     }
 
@@ -201,13 +175,7 @@ impl SpanRules {
             true => vec![name.map(|name| self.cut(&name)), Some(Arc::clone(service))],
             false => vec![None, None],
         };
-        View {
-            stage: Arc::clone(service),
-            start: false,
-            ends: 0,
-            error: None,
-            labels: labels.into(),
-        }
+        View { stage: Arc::clone(service), start: false, ends: 0, error: None, labels: labels.into() }
     }
 
     fn cut(&self, text: &str) -> Arc<str> {
@@ -222,9 +190,6 @@ pub fn cut(text: &str, bytes: usize) -> (&str, bool) {
     if text.len() <= bytes {
         return (text, false);
     }
-    let end = (0..=bytes)
-        .rev()
-        .find(|&end| text.is_char_boundary(end))
-        .unwrap_or(0);
+    let end = (0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     (&text[..end], true)
 }

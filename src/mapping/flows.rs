@@ -89,15 +89,12 @@ const DEFAULT_BUCKETS: [f64; 19] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 7.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0,
     600.0,
 ];
-const HTTP_BUCKETS: [f64; 14] = [
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-];
-const QUEUE_BUCKETS: [f64; 14] = [
-    0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
-];
-const BATCH_BUCKETS: [f64; 13] = [
-    1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 43200.0, 86400.0,
-];
+const HTTP_BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+const QUEUE_BUCKETS: [f64; 14] =
+    [0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
+const BATCH_BUCKETS: [f64; 13] =
+    [1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 43200.0, 86400.0];
 
 /// Bucket bounds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -139,10 +136,7 @@ pub const MAX_BUCKETS: usize = 200;
 /// What is wrong with bucket bounds, if anything is.
 pub fn check_buckets(bounds: &[f64]) -> Result<(), String> {
     if bounds.len() > MAX_BUCKETS {
-        return Err(format!(
-            "{} bucket bounds are more than the {MAX_BUCKETS} allowed",
-            bounds.len()
-        ));
+        return Err(format!("{} bucket bounds are more than the {MAX_BUCKETS} allowed", bounds.len()));
     }
     if let Some(bound) = bounds.iter().find(|bound| !bound.is_finite() || **bound <= 0.0) {
         return Err(format!(
@@ -150,10 +144,7 @@ pub fn check_buckets(bounds: &[f64]) -> Result<(), String> {
         ));
     }
     match bounds.windows(2).find(|pair| pair[0] >= pair[1]) {
-        Some(pair) => Err(format!(
-            "bucket bounds must rise, but {} comes before {}",
-            pair[0], pair[1]
-        )),
+        Some(pair) => Err(format!("bucket bounds must rise, but {} comes before {}", pair[0], pair[1])),
         None => Ok(()),
     }
 }
@@ -371,19 +362,11 @@ impl<'de> Deserialize<'de> for LabelConfig {
                 f.write_str("an expression, or {from, pick, default}")
             }
             fn visit_str<E: de::Error>(self, from: &str) -> Result<LabelConfig, E> {
-                Ok(LabelConfig {
-                    from: from.to_owned(),
-                    pick: PickName::First,
-                    default: String::new(),
-                })
+                Ok(LabelConfig { from: from.to_owned(), pick: PickName::First, default: String::new() })
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<LabelConfig, A::Error> {
                 let Full { from, pick, default } = Full::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(LabelConfig {
-                    from,
-                    pick: pick.unwrap_or(PickName::First),
-                    default,
-                })
+                Ok(LabelConfig { from, pick: pick.unwrap_or(PickName::First), default })
             }
         }
         deserializer.deserialize_any(Either)
@@ -442,28 +425,16 @@ pub fn compile(
     let mut flows: Vec<Arc<Flow>> = Vec::new();
     let mut rules = Vec::new();
     for (place, config) in configs.iter().enumerate() {
-        let fail = |(key, message)| FlowError {
-            flow: Some(place),
-            key,
-            expression: None,
-            message,
-        };
+        let fail = |(key, message)| FlowError { flow: Some(place), key, expression: None, message };
         check_names(config, &flows, trace_flow).map_err(fail)?;
-        let mut compiler = Compiler {
-            flow: Some(place),
-            table: &mut table,
-        };
+        let mut compiler = Compiler { flow: Some(place), table: &mut table };
         let (flow, rule) = compiler.flow(FlowId(place as u32), config, defaults)?;
         flows.push(Arc::new(flow));
         rules.push(rule);
     }
     let ignored = (ignore.iter().enumerate())
         .map(|(place, text)| {
-            Compiler {
-                flow: None,
-                table: &mut table,
-            }
-            .condition(&format!("ignore[{place}]"), text)
+            Compiler { flow: None, table: &mut table }.condition(&format!("ignore[{place}]"), text)
         })
         .collect::<Result<_, _>>()?;
     let built_in = trace_flow.then(|| {
@@ -472,10 +443,7 @@ pub fn compile(
         flows.push(Arc::new(flow));
         id
     });
-    Ok(Compiled {
-        flows,
-        rules: SpanRules::new(table, rules, ignored, built_in),
-    })
+    Ok(Compiled { flows, rules: SpanRules::new(table, rules, ignored, built_in) })
 }
 
 fn check_names(config: &FlowConfig, earlier: &[Arc<Flow>], trace_flow: bool) -> Result<(), (String, String)> {
@@ -484,10 +452,7 @@ fn check_names(config: &FlowConfig, earlier: &[Arc<Flow>], trace_flow: bool) -> 
         return fail("name", "a flow's name has 1 to 128 bytes".to_owned());
     }
     if earlier.iter().any(|flow| *flow.name == *config.name) {
-        return fail(
-            "name",
-            format!("there is a flow {:?} already; names must differ", config.name),
-        );
+        return fail("name", format!("there is a flow {:?} already; names must differ", config.name));
     }
     if trace_flow && config.name == TRACE_FLOW {
         return fail(
@@ -497,20 +462,12 @@ fn check_names(config: &FlowConfig, earlier: &[Arc<Flow>], trace_flow: bool) -> 
     }
     if let Some(metric) = &config.metric {
         if let Err(error) = check_metric_name(metric) {
-            return fail(
-                "metric",
-                format!("{metric:?} cannot be a metric's name: {}", error.as_str()),
-            );
+            return fail("metric", format!("{metric:?} cannot be a metric's name: {}", error.as_str()));
         }
-        if let Some(other) = earlier
-            .iter()
-            .filter_map(|flow| flow.metric.as_ref())
-            .find(|other| overlap(metric, other))
+        if let Some(other) =
+            earlier.iter().filter_map(|flow| flow.metric.as_ref()).find(|other| overlap(metric, other))
         {
-            return fail(
-                "metric",
-                format!("{metric:?} gets in the way of the metric {other:?}"),
-            );
+            return fail("metric", format!("{metric:?} gets in the way of the metric {other:?}"));
         }
     }
     for name in config.labels.keys() {
@@ -541,19 +498,13 @@ impl Compiler<'_> {
         let buckets = config.buckets.as_ref().unwrap_or(&defaults.buckets).bounds();
         check_buckets(buckets).map_err(|message| self.error("buckets", message))?;
         if config.expect.len() > Flow::MAX_EXPECTED {
-            return Err(self.error(
-                "expect",
-                format!("more than {} expected stages", Flow::MAX_EXPECTED),
-            ));
+            return Err(self.error("expect", format!("more than {} expected stages", Flow::MAX_EXPECTED)));
         }
         if config.end.0.len() > Flow::MAX_ENDS {
             return Err(self.error("end", format!("more than {} alternatives", Flow::MAX_ENDS)));
         }
-        let start = config
-            .start
-            .as_ref()
-            .map(|start| self.boundary("start", start, At::Start))
-            .transpose()?;
+        let start =
+            config.start.as_ref().map(|start| self.boundary("start", start, At::Start)).transpose()?;
         if config.start.as_ref().is_some_and(|start| start.outcome.is_some()) {
             return Err(self.error("start.outcome", "only an `end` has an outcome".to_owned()));
         }
@@ -561,10 +512,7 @@ impl Compiler<'_> {
         let mut end_conditions = Vec::new();
         for (place, end) in config.end.0.iter().enumerate() {
             let (boundary, condition) = self.boundary(&format!("end[{place}]"), end, At::End)?;
-            ends.push(EndAlternative {
-                boundary,
-                is_error: end.outcome == Some(OutcomeName::Error),
-            });
+            ends.push(EndAlternative { boundary, is_error: end.outcome == Some(OutcomeName::Error) });
             end_conditions.push(condition);
         }
         let (labels, sources) = self.labels(config)?;
@@ -572,11 +520,7 @@ impl Compiler<'_> {
         let rule = FlowRule {
             id,
             matches: self.optional("match", config.matches.as_deref())?,
-            stage: config
-                .stage
-                .as_deref()
-                .map(|text| self.value("stage", text))
-                .transpose()?,
+            stage: config.stage.as_deref().map(|text| self.value("stage", text)).transpose()?,
             start: start_condition.flatten(),
             ends: end_conditions,
             error_if: self.optional("error_if", config.error_if.as_deref())?,
@@ -595,10 +539,7 @@ impl Compiler<'_> {
             on_incomplete: on_incomplete(config.on_incomplete.unwrap_or(defaults.on_incomplete)),
             slo: config.slo.map(|slo| self.slo(slo)).transpose()?,
             metric: config.metric.as_deref().map(Arc::from),
-            help: config
-                .help
-                .as_deref()
-                .map_or_else(OnceLock::new, |help| OnceLock::from(Arc::from(help))),
+            help: config.help.as_deref().map_or_else(OnceLock::new, |help| OnceLock::from(Arc::from(help))),
             buckets: OnceLock::from(Arc::from(buckets)),
         };
         Ok((flow, rule))
@@ -607,10 +548,9 @@ impl Compiler<'_> {
     fn check_key(&self, config: &FlowConfig) -> Result<(), FlowError> {
         match config.key.0.iter().find(|key| *key != "trace_id") {
             None => Ok(()),
-            Some(key) => Err(self.error(
-                "key",
-                format!("{key:?} is not supported: instances are found by trace_id"),
-            )),
+            Some(key) => {
+                Err(self.error("key", format!("{key:?} is not supported: instances are found by trace_id")))
+            }
         }
     }
 
@@ -630,14 +570,7 @@ impl Compiler<'_> {
             Some(AtName::End) => At::End,
         };
         let stage = config.stage.as_deref().map(Arc::from);
-        Ok((
-            Boundary {
-                stage,
-                conditional: condition.is_some(),
-                at,
-            },
-            condition,
-        ))
+        Ok((Boundary { stage, conditional: condition.is_some(), at }, condition))
     }
 
     fn labels(&mut self, config: &FlowConfig) -> Result<(Vec<LabelRule>, Vec<ValueExpression>), FlowError> {
@@ -664,20 +597,14 @@ impl Compiler<'_> {
 
     fn slo(&self, config: SloConfig) -> Result<Slo, FlowError> {
         if config.objective <= 0.0 || config.objective >= 100.0 {
-            let message = format!(
-                "{} is no share in per cent between 0 and 100, such as 99.9",
-                config.objective
-            );
+            let message =
+                format!("{} is no share in per cent between 0 and 100, such as 99.9", config.objective);
             return Err(self.error("slo.objective", message));
         }
         // Through decimal digits, so that 99.9 % is shown as 0.999.
-        let objective = format!("{:.12}", config.objective / 100.0)
-            .parse()
-            .unwrap_or(config.objective / 100.0);
-        Ok(Slo {
-            latency: config.latency,
-            objective,
-        })
+        let objective =
+            format!("{:.12}", config.objective / 100.0).parse().unwrap_or(config.objective / 100.0);
+        Ok(Slo { latency: config.latency, objective })
     }
 
     fn optional(&mut self, key: &str, text: Option<&str>) -> Result<Option<Condition>, FlowError> {
@@ -703,12 +630,7 @@ impl Compiler<'_> {
     }
 
     fn error(&self, key: &str, message: String) -> FlowError {
-        FlowError {
-            flow: self.flow,
-            key: key.to_owned(),
-            expression: None,
-            message,
-        }
+        FlowError { flow: self.flow, key: key.to_owned(), expression: None, message }
     }
 }
 
@@ -740,11 +662,7 @@ fn on_incomplete(name: OnIncompleteName) -> OnIncomplete {
 
 /// The flow that takes every trace no other flow takes.
 fn built_in(id: FlowId, defaults: &Defaults) -> Flow {
-    let label = |name: &str| LabelRule {
-        name: name.into(),
-        pick: Pick::Root,
-        default: "".into(),
-    };
+    let label = |name: &str| LabelRule { name: name.into(), pick: Pick::Root, default: "".into() };
     Flow {
         id,
         name: TRACE_FLOW.into(),

@@ -103,13 +103,9 @@ pub fn map_push(
     let name = fields.name(catalog)?;
     let created = fields.created_at(limits, now)?;
     let life_span = fields.duration("life_span")?;
-    let time_to_live = fields
-        .duration("time_to_live")?
-        .filter(|time| !time.is_zero())
-        .unwrap_or(TIME_TO_LIVE);
-    let flags = Flags::FINAL
-        .when(fields.boolean("final")?)
-        .with(Flags::ERROR.when(fields.is_error()?));
+    let time_to_live =
+        fields.duration("time_to_live")?.filter(|time| !time.is_zero()).unwrap_or(TIME_TO_LIVE);
+    let flags = Flags::FINAL.when(fields.boolean("final")?).with(Flags::ERROR.when(fields.is_error()?));
     let buckets = fields.buckets()?;
     let help = fields.string("help")?;
     let mut shorten = |text: &str| {
@@ -118,11 +114,8 @@ pub fn map_push(
         Arc::<str>::from(kept)
     };
     let stage = shorten(fields.string("stage")?.unwrap_or_default());
-    let labels: Vec<Label> = fields
-        .labels()?
-        .into_iter()
-        .map(|(name, value)| (Arc::from(name), shorten(value)))
-        .collect();
+    let labels: Vec<Label> =
+        fields.labels()?.into_iter().map(|(name, value)| (Arc::from(name), shorten(value))).collect();
 
     let flow = flow(name, catalog)?;
     define(&flow, help, buckets, &mut warnings);
@@ -133,18 +126,8 @@ pub fn map_push(
         views: Box::default(),
         push: Some(Box::new(PushFacts {
             flow: flow.id,
-            view: View {
-                stage,
-                start: false,
-                ends: 0,
-                error: None,
-                labels: view_labels,
-            },
-            labels: if flow.labels == Labels::Union {
-                labels.into()
-            } else {
-                Box::default()
-            },
+            view: View { stage, start: false, ends: 0, error: None, labels: view_labels },
+            labels: if flow.labels == Labels::Union { labels.into() } else { Box::default() },
             life_span,
             time_to_live,
         })),
@@ -158,43 +141,21 @@ pub fn map_push(
         flags,
         facts: Arc::new(facts),
     };
-    Ok(MappedPush {
-        incoming: Incoming {
-            key: key(&flow, id),
-            event,
-        },
-        warnings,
-        truncated,
-    })
+    Ok(MappedPush { incoming: Incoming { key: key(&flow, id), event }, warnings, truncated })
 }
 
 /// The instance that `id` names: a trace, if it is a trace id and the flow can have traces.
 fn key(flow: &Flow, id: &str) -> Key {
-    let trace = (flow.origin == Origin::Configured)
-        .then(|| trace_id(id))
-        .flatten();
-    trace.map_or_else(
-        || Key::Named {
-            flow: flow.id,
-            id: id.into(),
-        },
-        Key::Trace,
-    )
+    let trace = (flow.origin == Origin::Configured).then(|| trace_id(id)).flatten();
+    trace.map_or_else(|| Key::Named { flow: flow.id, id: id.into() }, Key::Trace)
 }
 
 /// The trace id that 32 hex digits or a UUID stand for.
 pub fn trace_id(id: &str) -> Option<TraceId> {
     let hyphens = [8, 13, 18, 23];
     let is_uuid = id.len() == 36
-        && id
-            .bytes()
-            .enumerate()
-            .all(|(place, byte)| (byte == b'-') == hyphens.contains(&place));
-    let digits: String = if is_uuid {
-        id.replace('-', "")
-    } else {
-        id.to_owned()
-    };
+        && id.bytes().enumerate().all(|(place, byte)| (byte == b'-') == hyphens.contains(&place));
+    let digits: String = if is_uuid { id.replace('-', "") } else { id.to_owned() };
     if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
@@ -233,10 +194,7 @@ fn define(
             Origin::Configured | Origin::BuiltIn => flow.buckets.get(),
         };
         if known.is_some_and(|known| **known != *buckets) {
-            let message = format!(
-                "buckets ignored: the flow {:?} has other ones already",
-                &*flow.name
-            );
+            let message = format!("buckets ignored: the flow {:?} has other ones already", &*flow.name);
             warnings.push(("buckets", message));
         }
     }
@@ -251,26 +209,13 @@ fn declared(
     let Labels::Declared(rules) = &flow.labels else {
         return Box::default();
     };
-    for (name, _) in labels
-        .iter()
-        .filter(|(name, _)| !rules.iter().any(|rule| rule.name == *name))
-    {
-        let message = format!(
-            "label {name:?} ignored: the flow {:?} does not declare it",
-            &*flow.name
-        );
+    for (name, _) in labels.iter().filter(|(name, _)| !rules.iter().any(|rule| rule.name == *name)) {
+        let message = format!("label {name:?} ignored: the flow {:?} does not declare it", &*flow.name);
         warnings.push(("label", message));
     }
-    let of = |name: &Arc<str>| {
-        labels
-            .iter()
-            .find(|(label, _)| label == name)
-            .map(|(_, value)| Arc::clone(value))
-    };
-    rules
-        .iter()
-        .map(|rule| of(&rule.name).filter(|value| !value.is_empty()))
-        .collect()
+    let of =
+        |name: &Arc<str>| labels.iter().find(|(label, _)| label == name).map(|(_, value)| Arc::clone(value));
+    rules.iter().map(|rule| of(&rule.name).filter(|value| !value.is_empty())).collect()
 }
 
 /// The fields of one push.
@@ -294,10 +239,7 @@ impl<'a> Fields<'a> {
         match self.get(field) {
             None => Ok(false),
             Some(Value::Bool(value)) => Ok(*value),
-            Some(other) => invalid(format!(
-                "{field} must be true or false, but is {}",
-                kind_of(other)
-            )),
+            Some(other) => invalid(format!("{field} must be true or false, but is {}", kind_of(other))),
         }
     }
 
@@ -306,10 +248,9 @@ impl<'a> Fields<'a> {
             None | Some("") => {
                 invalid("id is missing: it tells which run of the flow the push belongs to".to_owned())
             }
-            Some(id) if id.len() > MAX_ID_BYTES => invalid(format!(
-                "id has {} bytes, more than the {MAX_ID_BYTES} allowed",
-                id.len()
-            )),
+            Some(id) if id.len() > MAX_ID_BYTES => {
+                invalid(format!("id has {} bytes, more than the {MAX_ID_BYTES} allowed", id.len()))
+            }
             Some(id) => Ok(id),
         }
     }
@@ -325,17 +266,13 @@ impl<'a> Fields<'a> {
             return Ok(name);
         }
         if name == TRACE_FLOW {
-            return invalid(format!(
-                "name {name:?} is the name of the built-in flow: choose another one"
-            ));
+            return invalid(format!("name {name:?} is the name of the built-in flow: choose another one"));
         }
         match check_metric_name(name) {
             Ok(()) => Ok(name),
-            Err(error) => invalid(format!(
-                "name {:?} cannot be a metric's name: {}",
-                cut(name, 64).0,
-                error.as_str()
-            )),
+            Err(error) => {
+                invalid(format!("name {:?} cannot be a metric's name: {}", cut(name, 64).0, error.as_str()))
+            }
         }
     }
 
@@ -344,11 +281,8 @@ impl<'a> Fields<'a> {
         let Some(value) = self.get(field) else {
             return Ok(None);
         };
-        let wrong = || {
-            PushError::Invalid(format!(
-                "{field} must be a number of seconds, 0 or more, but is {value}"
-            ))
-        };
+        let wrong =
+            || PushError::Invalid(format!("{field} must be a number of seconds, 0 or more, but is {value}"));
         let seconds = value.as_f64().ok_or_else(wrong)?;
         let duration = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
         if duration > MAX_WAIT {
@@ -364,10 +298,9 @@ impl<'a> Fields<'a> {
         match self.string("status")? {
             None | Some("ok" | "") => Ok(false),
             Some("error") => Ok(true),
-            Some(other) => invalid(format!(
-                "status must be \"ok\" or \"error\", but is {:?}",
-                cut(other, 64).0
-            )),
+            Some(other) => {
+                invalid(format!("status must be \"ok\" or \"error\", but is {:?}", cut(other, 64).0))
+            }
         }
     }
 
@@ -377,19 +310,12 @@ impl<'a> Fields<'a> {
             Some(Value::Array(list)) if list.is_empty() => return Ok(None),
             Some(Value::Array(list)) => list,
             Some(other) => {
-                return invalid(format!(
-                    "buckets must be a list of numbers, but is {}",
-                    kind_of(other)
-                ));
+                return invalid(format!("buckets must be a list of numbers, but is {}", kind_of(other)));
             }
         };
         let number = |value: &Value| {
-            let wrong = || {
-                PushError::Invalid(format!(
-                    "buckets must hold numbers, but one is {}",
-                    kind_of(value)
-                ))
-            };
+            let wrong =
+                || PushError::Invalid(format!("buckets must hold numbers, but one is {}", kind_of(value)));
             value.as_f64().ok_or_else(wrong)
         };
         let bounds = list.iter().map(number).collect::<Result<Vec<f64>, PushError>>()?;
@@ -405,10 +331,7 @@ impl<'a> Fields<'a> {
                 None => continue,
                 Some(Value::Object(map)) => map,
                 Some(other) => {
-                    return invalid(format!(
-                        "{field} must map names to strings, but is {}",
-                        kind_of(other)
-                    ));
+                    return invalid(format!("{field} must map names to strings, but is {}", kind_of(other)));
                 }
             };
             for (name, value) in map {
@@ -436,10 +359,7 @@ impl<'a> Fields<'a> {
             }
         }
         if labels.len() > MAX_LABELS {
-            return invalid(format!(
-                "{} labels are more than the {MAX_LABELS} allowed",
-                labels.len()
-            ));
+            return invalid(format!("{} labels are more than the {MAX_LABELS} allowed", labels.len()));
         }
         Ok(labels)
     }
@@ -469,14 +389,8 @@ impl<'a> Fields<'a> {
     }
 
     fn unknown(&self) -> Vec<(&'static str, String)> {
-        let unknown = self
-            .0
-            .keys()
-            .filter(|key| !FIELDS.contains(&key.as_str()))
-            .take(MAX_LABELS);
-        unknown
-            .map(|key| ("unknown_field", unknown_field(cut(key, 64).0)))
-            .collect()
+        let unknown = self.0.keys().filter(|key| !FIELDS.contains(&key.as_str())).take(MAX_LABELS);
+        unknown.map(|key| ("unknown_field", unknown_field(cut(key, 64).0))).collect()
     }
 }
 

@@ -167,9 +167,7 @@ impl<'r> SpanMapper<'r> {
         }
         let parent = match span.parent_span_id {
             [] => SpanId::NONE,
-            bytes => SpanId(u64::from_be_bytes(
-                bytes.try_into().map_err(|_| Rejection::ParentSpanId)?,
-            )),
+            bytes => SpanId(u64::from_be_bytes(bytes.try_into().map_err(|_| Rejection::ParentSpanId)?)),
         };
         let end = EventTime::from_unix_nanoseconds(span.end_time_unix_nano);
         self.limits.admit(end, self.now)?;
@@ -178,30 +176,15 @@ impl<'r> SpanMapper<'r> {
         let (facts, ignored) = self.facts(span, kind, !parent.is_some());
         let skewed = start > end;
         // The end has been checked against our clock, the start has not; a start of 0 was never set.
-        let start = if skewed || span.start_time_unix_nano == 0 {
-            end
-        } else {
-            start
-        };
+        let start = if skewed || span.start_time_unix_nano == 0 { end } else { start };
         let flags = Flags::ERROR
             .when(span.status_code == STATUS_CODE_ERROR)
             .with(Flags::PARENT_IS_LOCAL.when(parent.is_some() && parent_is_local(span.flags)))
             .with(Flags::SKEWED.when(skewed))
             .with(Flags::IGNORED.when(ignored));
         let span = SpanId(u64::from_be_bytes(id));
-        let event = Event {
-            end,
-            start,
-            span,
-            parent,
-            kind,
-            flags,
-            facts,
-        };
-        Ok(Incoming {
-            key: Key::Trace(TraceId(trace)),
-            event,
-        })
+        let event = Event { end, start, span, parent, kind, flags, facts };
+        Ok(Incoming { key: Key::Trace(TraceId(trace)), event })
     }
 
     /// What the rules say about the span whose attributes have been read.
@@ -228,10 +211,7 @@ impl<'r> SpanMapper<'r> {
         let values: Vec<Option<Value<'_>>> = (0..self.rules.paths().len())
             .map(|slot| all.iter().find_map(|values| values.get(slot)))
             .collect();
-        let slots = Slots {
-            values: &values,
-            is_root_span: is_root,
-        };
+        let slots = Slots { values: &values, is_root_span: is_root };
         self.rules.facts(&self.fingerprint, &slots, is_entry)
     }
 
@@ -281,10 +261,7 @@ impl TraceVisitor for SpanMapper<'_> {
         match self.map(&span) {
             Ok(incoming) => self.mapped.events.push(incoming),
             Err(rejection) => {
-                let place = Rejection::ALL
-                    .iter()
-                    .position(|known| *known == rejection)
-                    .unwrap_or_default();
+                let place = Rejection::ALL.iter().position(|known| *known == rejection).unwrap_or_default();
                 self.counts[place] += 1;
             }
         }
@@ -315,14 +292,10 @@ fn parent_is_local(flags: u32) -> bool {
 
 /// Whether a sampler left its threshold: `ot=th:` with anything but the threshold 0, which samples nothing away.
 fn is_sampled(trace_state: &str) -> bool {
-    let members = trace_state
-        .split(',')
-        .filter_map(|member| member.trim().strip_prefix("ot="));
-    members.flat_map(|value| value.split(';')).any(|field| {
-        field
-            .strip_prefix("th:")
-            .is_some_and(|threshold| threshold != "0")
-    })
+    let members = trace_state.split(',').filter_map(|member| member.trim().strip_prefix("ot="));
+    members
+        .flat_map(|value| value.split(';'))
+        .any(|field| field.strip_prefix("th:").is_some_and(|threshold| threshold != "0"))
 }
 
 /// Values by slot, copied out of the request into one buffer.
@@ -347,11 +320,7 @@ enum Stored {
 
 impl Values {
     fn new(slots: usize) -> Self {
-        Values {
-            stored: vec![Stored::None; slots],
-            used: Vec::new(),
-            bytes: Vec::new(),
-        }
+        Values { stored: vec![Stored::None; slots], used: Vec::new(), bytes: Vec::new() }
     }
 
     fn clear(&mut self) {
@@ -448,13 +417,7 @@ mod tests {
 
     #[test]
     fn a_parent_is_local_only_when_the_sender_says_so() {
-        for (flags, local) in [
-            (0, false),
-            (0x100, true),
-            (0x300, false),
-            (0x200, false),
-            (0x101, true),
-        ] {
+        for (flags, local) in [(0, false), (0x100, true), (0x300, false), (0x200, false), (0x101, true)] {
             assert_eq!(parent_is_local(flags), local, "{flags:#x}");
         }
     }

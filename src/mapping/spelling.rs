@@ -8,11 +8,7 @@ const MAXIMUM_WORD_CHARACTERS: usize = 64;
 
 /// The candidate nearest to `word`, ignoring case, if it is near enough to be what was meant.
 pub(super) fn closest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
-    let word: Vec<char> = word
-        .to_lowercase()
-        .chars()
-        .take(MAXIMUM_WORD_CHARACTERS + 1)
-        .collect();
+    let word: Vec<char> = word.to_lowercase().chars().take(MAXIMUM_WORD_CHARACTERS + 1).collect();
     if word.len() > MAXIMUM_WORD_CHARACTERS {
         return None;
     }

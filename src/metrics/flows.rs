@@ -12,7 +12,7 @@ use super::snapshot::{Kind, Series, Value};
 use crate::domain::flow::{Flow, Labels, Origin};
 use crate::domain::labels::Label;
 use crate::domain::result::{Closed, Latency, Outcome, Reason};
-use crate::domain::time::{Arrival, EventTime};
+use crate::domain::time::{Arrival, EventTime, nanoseconds};
 
 /// A family that all flows share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +47,21 @@ pub(super) const MISSING: FamilyName = FamilyName {
     help: "Expected stages that never came.",
     kind: Kind::Counter,
 };
-pub(super) const OPEN: FamilyName = FamilyName {
-    name: "flow_open",
-    help: "Flow instances in flight.",
+pub(super) const OPEN: FamilyName =
+    FamilyName { name: "flow_open", help: "Flow instances in flight.", kind: Kind::Gauge };
+pub(super) const OVERDUE: FamilyName = FamilyName {
+    name: "flow_overdue",
+    help: "Flow instances in flight for longer than slo.latency.",
+    kind: Kind::Gauge,
+};
+pub(super) const SLO: FamilyName = FamilyName {
+    name: "flow_slo_total",
+    help: "Closed flow instances that ended ok within slo.latency (good), and all others that ended or should have (bad).",
+    kind: Kind::Counter,
+};
+pub(super) const OBJECTIVE: FamilyName = FamilyName {
+    name: "flow_slo_objective_ratio",
+    help: "The share of good instances that was promised.",
     kind: Kind::Gauge,
 };
 pub(super) const LAST_CLOSED: FamilyName = FamilyName {
@@ -59,13 +71,15 @@ pub(super) const LAST_CLOSED: FamilyName = FamilyName {
 };
 
 /// All shared families in the order in which they are shown.
-pub(super) const FAMILIES: [FamilyName; 7] = [LATENCY, CLOSED, STAGE, OFFSET, MISSING, OPEN, LAST_CLOSED];
+pub(super) const FAMILIES: [FamilyName; 10] =
+    [LATENCY, CLOSED, STAGE, OFFSET, MISSING, SLO, OBJECTIVE, OPEN, OVERDUE, LAST_CLOSED];
 
 /// The metrics of one flow.
 #[derive(Debug)]
 pub(super) struct FlowMetrics {
     flow: Arc<Flow>,
     open: AtomicI64,
+    overdue: AtomicI64,
     /// Unix time in nanoseconds.
     last_closed: AtomicU64,
     recorded: Mutex<Recorded>,
@@ -80,6 +94,7 @@ struct Recorded {
     stage: SeriesMap<(), Histogram>,
     offset: SeriesMap<(), Histogram>,
     missing: SeriesMap<(), u64>,
+    slo: SeriesMap<SloResult, u64>,
     /// The histogram of the flow's own name, if it has one: by outcome, if it is not ok.
     own: SeriesMap<Option<Outcome>, Histogram>,
     last: SeriesMap<(), f64>,
@@ -94,6 +109,7 @@ impl FlowMetrics {
             stage: SeriesMap::new(limit),
             offset: SeriesMap::new(limit),
             missing: SeriesMap::new(limit),
+            slo: SeriesMap::new(limit),
             own: SeriesMap::new(limit),
             last: SeriesMap::new(limit),
             bounds,
@@ -102,6 +118,7 @@ impl FlowMetrics {
         FlowMetrics {
             flow,
             open: AtomicI64::new(0),
+            overdue: AtomicI64::new(0),
             last_closed: AtomicU64::new(0),
             recorded: Mutex::new(recorded),
         }
@@ -112,6 +129,11 @@ impl FlowMetrics {
         self.open.fetch_add(by, Relaxed);
     }
 
+    /// One more or fewer in flight for longer than promised.
+    pub(super) fn change_overdue(&self, by: i64) {
+        self.overdue.fetch_add(by, Relaxed);
+    }
+
     /// Observes a closed instance. A series that is new shows zero until `visible_from`.
     pub(super) fn observe(&self, closed: &Closed, wall: EventTime, visible_from: Arrival) {
         self.last_closed.fetch_max(wall.unix_nanoseconds(), Relaxed);
@@ -119,7 +141,7 @@ impl FlowMetrics {
     }
 
     /// How many values each bounded family sent to its overflow series.
-    pub(super) fn refused(&self) -> [(&'static str, u64); 6] {
+    pub(super) fn refused(&self) -> [(&'static str, u64); 7] {
         let recorded = self.recorded();
         [
             (LATENCY.name, recorded.latency.refused()),
@@ -127,6 +149,7 @@ impl FlowMetrics {
             (STAGE.name, recorded.stage.refused()),
             (OFFSET.name, recorded.offset.refused()),
             (MISSING.name, recorded.missing.refused()),
+            (SLO.name, recorded.slo.refused()),
             ("push", recorded.own.refused()),
         ]
     }
@@ -140,15 +163,8 @@ impl FlowMetrics {
                 [flow(), vec![label("outcome", outcome.as_str())], open].concat()
             }),
             name if name == CLOSED.name => counters(&recorded.closed, now, |(outcome, reason), open| {
-                [
-                    flow(),
-                    vec![
-                        label("outcome", outcome.as_str()),
-                        label("reason", reason.as_str()),
-                    ],
-                    open,
-                ]
-                .concat()
+                [flow(), vec![label("outcome", outcome.as_str()), label("reason", reason.as_str())], open]
+                    .concat()
             }),
             name if name == STAGE.name => {
                 histograms(&recorded.stage, now, |(), open| [flow(), open].concat())
@@ -159,21 +175,26 @@ impl FlowMetrics {
             name if name == MISSING.name => {
                 counters(&recorded.missing, now, |(), open| [flow(), open].concat())
             }
-            name if name == OPEN.name => {
-                let open = self.open.load(Relaxed).max(0) as u64;
-                vec![Series {
-                    labels: flow(),
-                    value: Value::Integer(open),
-                }]
+            name if name == SLO.name => counters(&recorded.slo, now, |result, open| {
+                [flow(), vec![label("result", result.as_str())], open].concat()
+            }),
+            name if name == OPEN.name => self.gauge(&self.open),
+            name if name == OVERDUE.name && self.flow.slo.is_some() => self.gauge(&self.overdue),
+            name if name == OBJECTIVE.name => {
+                let objective = self.flow.slo.map(|slo| Value::Float(slo.objective));
+                objective.into_iter().map(|value| Series { labels: flow(), value }).collect()
             }
-            _ => {
+            name if name == LAST_CLOSED.name => {
                 let seconds = self.last_closed.load(Relaxed) as f64 / 1e9;
-                vec![Series {
-                    labels: flow(),
-                    value: Value::Float(seconds),
-                }]
+                vec![Series { labels: flow(), value: Value::Float(seconds) }]
             }
+            _ => Vec::new(),
         }
+    }
+
+    fn gauge(&self, value: &AtomicI64) -> Vec<Series> {
+        let value = value.load(Relaxed).max(0).cast_unsigned();
+        vec![Series { labels: vec![label("flow", &self.flow.name)], value: Value::Integer(value) }]
     }
 
     /// The histogram of the flow's own name, and its last durations in seconds; only for flows with such a name.
@@ -224,8 +245,10 @@ impl Recorded {
         let none: Arc<[Label]> = Arc::from([]);
         for outcome in [Outcome::Ok, Outcome::Error, Outcome::Incomplete] {
             let bounds = &self.bounds;
-            self.latency
-                .get(outcome, &none, visible_from, || Histogram::new(bounds));
+            self.latency.get(outcome, &none, visible_from, || Histogram::new(bounds));
+        }
+        for result in flow.slo.iter().flat_map(|_| [SloResult::Good, SloResult::Bad]) {
+            self.slo.get(result, &none, visible_from, || 0);
         }
         for (outcome, reason) in possible_endings(flow) {
             self.closed.get((outcome, reason), &none, visible_from, || 0);
@@ -235,13 +258,9 @@ impl Recorded {
     fn observe(&mut self, flow: &Flow, closed: &Closed, visible_from: Arrival) {
         let Recorded { bounds, .. } = self;
         let labels: Arc<[Label]> = closed.labels.as_slice().into();
-        *self
-            .closed
-            .get((closed.outcome, closed.reason), &labels, visible_from, || 0) += 1;
+        *self.closed.get((closed.outcome, closed.reason), &labels, visible_from, || 0) += 1;
         if closed.latency != Latency::Unobserved {
-            let latency = self
-                .latency
-                .get(closed.outcome, &labels, visible_from, || Histogram::new(bounds));
+            let latency = self.latency.get(closed.outcome, &labels, visible_from, || Histogram::new(bounds));
             latency.observe(closed.latency);
             if flow.metric.is_some() {
                 let outcome = Some(closed.outcome).filter(|outcome| *outcome != Outcome::Ok);
@@ -253,21 +272,48 @@ impl Recorded {
         if let (Latency::Finite(nanoseconds), Origin::Pushed) = (closed.latency, flow.origin) {
             *self.last.get((), &labels, Arrival::ORIGIN, || 0.0) = nanoseconds as f64 / 1e9;
         }
+        if let Some(result) = SloResult::of(flow, closed) {
+            *self.slo.get(result, &labels, visible_from, || 0) += 1;
+        }
         for stage in &closed.stages {
             let labels = stage_labels(&stage.name);
-            let offset = self
-                .offset
-                .get((), &labels, visible_from, || Histogram::new(bounds));
+            let offset = self.offset.get((), &labels, visible_from, || Histogram::new(bounds));
             offset.observe(Latency::Finite(stage.offset));
             if let Some(inside) = stage.inside {
-                let histogram = self
-                    .stage
-                    .get((), &labels, visible_from, || Histogram::new(bounds));
+                let histogram = self.stage.get((), &labels, visible_from, || Histogram::new(bounds));
                 histogram.observe(Latency::Finite(inside));
             }
         }
         for stage in &closed.missing_stages {
             *self.missing.get((), &stage_labels(stage), visible_from, || 0) += 1;
+        }
+    }
+}
+
+/// Whether an instance kept what its users were promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum SloResult {
+    Good,
+    Bad,
+}
+
+impl SloResult {
+    fn as_str(self) -> &'static str {
+        match self {
+            SloResult::Good => "good",
+            SloResult::Bad => "bad",
+        }
+    }
+
+    /// `None` for flows that promise nothing, and for instances whose end we did not see through no fault of theirs.
+    fn of(flow: &Flow, closed: &Closed) -> Option<Self> {
+        let promised = nanoseconds(flow.slo?.latency);
+        match (closed.outcome, closed.latency) {
+            (Outcome::Ok, Latency::Finite(taken)) => {
+                Some(if taken <= promised { SloResult::Good } else { SloResult::Bad })
+            }
+            (Outcome::Error | Outcome::Incomplete, _) => Some(SloResult::Bad),
+            _ => None,
         }
     }
 }
@@ -283,15 +329,9 @@ fn possible_endings(flow: &Flow) -> Vec<(Outcome, Reason)> {
     } else {
         normal.extend([Reason::Root, Reason::Quiet]);
     }
-    let aged = if required {
-        Outcome::Incomplete
-    } else {
-        Outcome::Truncated
-    };
-    let mut endings: Vec<_> = normal
-        .iter()
-        .flat_map(|&reason| [(Outcome::Ok, reason), (Outcome::Error, reason)])
-        .collect();
+    let aged = if required { Outcome::Incomplete } else { Outcome::Truncated };
+    let mut endings: Vec<_> =
+        normal.iter().flat_map(|&reason| [(Outcome::Ok, reason), (Outcome::Error, reason)]).collect();
     endings.extend([
         (aged, Reason::MaxAge),
         (Outcome::Orphan, Reason::Quiet),

@@ -19,14 +19,8 @@ impl Bounds {
     /// From bounds in seconds, which must be finite and rising.
     pub(super) fn from_seconds(seconds: &[f64]) -> Self {
         // A bound is a decimal number of seconds; a saturating cast is right for those beyond 584 years.
-        let nanoseconds = seconds
-            .iter()
-            .map(|bound| (bound * 1e9).round().max(0.0) as u64)
-            .collect();
-        Bounds {
-            seconds: seconds.into(),
-            nanoseconds,
-        }
+        let nanoseconds = seconds.iter().map(|bound| (bound * 1e9).round().max(0.0) as u64).collect();
+        Bounds { seconds: seconds.into(), nanoseconds }
     }
 }
 
@@ -42,22 +36,15 @@ impl Histogram {
     /// An empty histogram.
     pub(super) fn new(bounds: &Bounds) -> Self {
         let counts = vec![0; bounds.seconds.len() + 1].into();
-        Histogram {
-            bounds: bounds.clone(),
-            counts,
-            nanoseconds: 0,
-        }
+        Histogram { bounds: bounds.clone(), counts, nanoseconds: 0 }
     }
 
     /// Counts one latency.
     pub(super) fn observe(&mut self, latency: Latency) {
         let (bucket, nanoseconds) = match latency {
-            Latency::Finite(nanoseconds) => (
-                self.bounds
-                    .nanoseconds
-                    .partition_point(|&bound| bound < nanoseconds),
-                nanoseconds,
-            ),
+            Latency::Finite(nanoseconds) => {
+                (self.bounds.nanoseconds.partition_point(|&bound| bound < nanoseconds), nanoseconds)
+            }
             Latency::Infinite(nanoseconds) => (self.counts.len() - 1, nanoseconds),
             Latency::Unobserved => return,
         };
@@ -69,16 +56,8 @@ impl Histogram {
     pub(super) fn value(&self, hidden: bool) -> HistogramValue {
         let bounds = Arc::clone(&self.bounds.seconds);
         if hidden {
-            return HistogramValue {
-                bounds,
-                counts: vec![0; self.counts.len()],
-                sum: Sum::Nanoseconds(0),
-            };
+            return HistogramValue { bounds, counts: vec![0; self.counts.len()], sum: Sum::Nanoseconds(0) };
         }
-        HistogramValue {
-            bounds,
-            counts: self.counts.to_vec(),
-            sum: Sum::Nanoseconds(self.nanoseconds),
-        }
+        HistogramValue { bounds, counts: self.counts.to_vec(), sum: Sum::Nanoseconds(self.nanoseconds) }
     }
 }

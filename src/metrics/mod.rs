@@ -65,12 +65,8 @@ pub enum Transport {
 
 impl Transport {
     /// All of them.
-    pub const ALL: [Transport; 4] = [
-        Transport::Grpc,
-        Transport::HttpProtobuf,
-        Transport::HttpJson,
-        Transport::Push,
-    ];
+    pub const ALL: [Transport; 4] =
+        [Transport::Grpc, Transport::HttpProtobuf, Transport::HttpJson, Transport::Push];
 
     /// The value of the label `transport`.
     pub fn as_str(self) -> &'static str {
@@ -115,24 +111,12 @@ impl Metrics {
 
     /// Counts what a request held.
     pub fn received(&self, transport: Transport, received: &Received) {
-        self.own
-            .events
-            .received
-            .with_label_values(&[transport.as_str()])
-            .inc_by(received.events);
+        self.own.events.received.with_label_values(&[transport.as_str()]).inc_by(received.events);
         for (reason, count) in &received.rejected {
-            self.own
-                .events
-                .rejected
-                .with_label_values(&[*reason])
-                .inc_by(*count);
+            self.own.events.rejected.with_label_values(&[*reason]).inc_by(*count);
         }
         for (kind, count) in &received.warnings {
-            self.own
-                .requests
-                .push_warnings
-                .with_label_values(&[*kind])
-                .inc_by(*count);
+            self.own.requests.push_warnings.with_label_values(&[*kind]).inc_by(*count);
         }
         self.own.events.sampled.inc_by(received.sampled);
         self.own.requests.values_truncated.inc_by(received.truncated);
@@ -140,11 +124,7 @@ impl Metrics {
 
     /// Counts an answered request.
     pub fn answered(&self, transport: Transport, code: &str) {
-        self.own
-            .requests
-            .answered
-            .with_label_values(&[transport.as_str(), code])
-            .inc();
+        self.own.requests.answered.with_label_values(&[transport.as_str(), code]).inc();
     }
 
     /// Counts a push that was refused because there are too many flows.
@@ -166,26 +146,23 @@ impl Metrics {
         own.events.over_limit.inc_by(effects.over_limit);
         own.events.unmatched.inc_by(effects.unmatched);
         own.events.after_folding.inc_by(effects.after_folding);
-        own.instances
-            .tombstones_evicted
-            .inc_by(effects.tombstones_evicted);
+        own.instances.tombstones_evicted.inc_by(effects.tombstones_evicted);
         for late in &effects.late {
             let flow = catalog.flow(late.flow);
-            own.events
-                .late
-                .with_label_values(&[&*flow.name, self.late_stage(&flow, &late.stage)])
-                .inc();
+            own.events.late.with_label_values(&[&*flow.name, self.late_stage(&flow, &late.stage)]).inc();
             if let Some(lateness) = late.lateness {
                 own.times.late.observe(lateness.late.as_secs_f64());
                 let extension = own.times.late_extension.with_label_values(&[&*flow.name]);
                 extension.observe(lateness.extension.as_secs_f64());
             }
         }
-        for &(flow, by) in &effects.open_change {
-            if flow != catalog.unmatched().id {
-                self.of(&catalog.flow(flow), now.arrival).change_open(by);
+        let of_flows = |changes: &[(FlowId, i64)], change: fn(&FlowMetrics, i64)| {
+            for &(flow, by) in changes.iter().filter(|(flow, _)| *flow != catalog.unmatched().id) {
+                change(&self.of(&catalog.flow(flow), now.arrival), by);
             }
-        }
+        };
+        of_flows(&effects.open_change, FlowMetrics::change_open);
+        of_flows(&effects.overdue_change, FlowMetrics::change_overdue);
         for finished in &effects.finished {
             match finished {
                 Finished::Closed(closed) => self.observe(closed, now),
@@ -201,9 +178,7 @@ impl Metrics {
     /// A stage that a late event may name: one that the flow has shown, so that strangers cannot make up series.
     fn late_stage<'a>(&self, flow: &Flow, stage: &'a Arc<str>) -> &'a str {
         let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
-        let known = flows
-            .get(&flow.id)
-            .is_some_and(|metrics| metrics.knows_stage(stage));
+        let known = flows.get(&flow.id).is_some_and(|metrics| metrics.knows_stage(stage));
         if known { stage } else { "" }
     }
 
@@ -217,13 +192,8 @@ impl Metrics {
         let own = &self.own;
         let flow = &*closed.flow.name;
         let notes = &closed.notes;
-        own.instances
-            .closed
-            .with_label_values(&[closed.outcome.as_str()])
-            .inc();
-        own.times
-            .close_lag
-            .observe(now.arrival.since(closed.due).as_secs_f64());
+        own.instances.closed.with_label_values(&[closed.outcome.as_str()]).inc();
+        own.times.close_lag.observe(now.arrival.since(closed.due).as_secs_f64());
         own.events.closed.inc_by(notes.events);
         own.events.ignored.inc_by(notes.ignored);
         own.events.unmatched.inc_by(notes.foreign);
@@ -243,12 +213,7 @@ impl Metrics {
 
     /// The metrics of a flow, created when it is first heard of.
     fn of(&self, flow: &Arc<Flow>, now: Arrival) -> Arc<FlowMetrics> {
-        if let Some(known) = self
-            .flows
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&flow.id)
-        {
+        if let Some(known) = self.flows.read().unwrap_or_else(PoisonError::into_inner).get(&flow.id) {
             return Arc::clone(known);
         }
         let mut flows = self.flows.write().unwrap_or_else(PoisonError::into_inner);
@@ -273,27 +238,15 @@ impl Metrics {
 
     /// All families as they stand at `now`. Shown values never depend on how often they are looked at.
     pub fn snapshot(&self, now: Arrival, population: Population) -> Vec<Family> {
-        let mut flows: Vec<_> = self
-            .flows
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .map(Arc::clone)
-            .collect();
+        let mut flows: Vec<_> =
+            self.flows.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
         flows.sort_by_key(|metrics| metrics.flow().id);
-        let now = if self.show_all.load(Relaxed) {
-            Arrival::since_origin(Duration::MAX)
-        } else {
-            now
-        };
+        let now = if self.show_all.load(Relaxed) { Arrival::since_origin(Duration::MAX) } else { now };
         let shared = FAMILIES.iter().map(|family| Family {
             name: family.name.into(),
             help: family.help.into(),
             kind: family.kind,
-            series: flows
-                .iter()
-                .flat_map(|metrics| metrics.series(*family, now))
-                .collect(),
+            series: flows.iter().flat_map(|metrics| metrics.series(*family, now)).collect(),
         });
         let mut families: Vec<Family> = shared.collect();
         for metrics in &flows {
@@ -322,12 +275,7 @@ impl Metrics {
         });
         if self.settings.ancestor_gauge && flow.origin == Origin::Pushed {
             let name = format!("{name}_total").into();
-            families.push(Family {
-                name,
-                help,
-                kind: Kind::Gauge,
-                series: last,
-            });
+            families.push(Family { name, help, kind: Kind::Gauge, series: last });
         }
     }
 
@@ -335,10 +283,7 @@ impl Metrics {
     fn refresh(&self, population: Population, flows: &[Arc<FlowMetrics>]) {
         let own = &self.own;
         let detailed = population.open.saturating_sub(population.stubs);
-        own.instances
-            .open
-            .with_label_values(&["detailed"])
-            .set(i64::try_from(detailed).unwrap_or(i64::MAX));
+        own.instances.open.with_label_values(&["detailed"]).set(i64::try_from(detailed).unwrap_or(i64::MAX));
         own.instances
             .open
             .with_label_values(&["stub"])
@@ -365,11 +310,8 @@ fn from_prometheus(family: &prometheus::proto::MetricFamily) -> Family {
         MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => Kind::Gauge,
     };
     let series = family.get_metric().iter().map(|metric| {
-        let labels = metric
-            .get_label()
-            .iter()
-            .map(|label| (label.name().into(), label.value().into()))
-            .collect();
+        let labels =
+            metric.get_label().iter().map(|label| (label.name().into(), label.value().into())).collect();
         let value = match kind {
             Kind::Counter => Value::Float(metric.get_counter().get_value()),
             Kind::Gauge => Value::Float(metric.get_gauge().get_value()),
@@ -377,34 +319,17 @@ fn from_prometheus(family: &prometheus::proto::MetricFamily) -> Family {
         };
         Series { labels, value }
     });
-    Family {
-        name: family.name().into(),
-        help: family.help().into(),
-        kind,
-        series: series.collect(),
-    }
+    Family { name: family.name().into(), help: family.help().into(), kind, series: series.collect() }
 }
 
 fn histogram_from_prometheus(histogram: &prometheus::proto::Histogram) -> HistogramValue {
-    let finite = || {
-        histogram
-            .get_bucket()
-            .iter()
-            .filter(|bucket| bucket.upper_bound().is_finite())
-    };
+    let finite = || histogram.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite());
     let mut counts = Vec::new();
     let mut before = 0;
-    for cumulated in finite()
-        .map(|bucket| bucket.cumulative_count())
-        .chain([histogram.get_sample_count()])
-    {
+    for cumulated in finite().map(|bucket| bucket.cumulative_count()).chain([histogram.get_sample_count()]) {
         counts.push(cumulated.saturating_sub(before));
         before = cumulated;
     }
     let bounds = finite().map(|bucket| bucket.upper_bound()).collect();
-    HistogramValue {
-        bounds,
-        counts,
-        sum: Sum::Float(histogram.get_sample_sum()),
-    }
+    HistogramValue { bounds, counts, sum: Sum::Float(histogram.get_sample_sum()) }
 }

@@ -92,30 +92,16 @@ impl OwnMetrics {
             registry: make.0,
         };
         for outcome in Outcome::ALL {
-            metrics
-                .instances
-                .closed
-                .with_label_values(&[outcome.as_str()])
-                .inc_by(0);
+            metrics.instances.closed.with_label_values(&[outcome.as_str()]).inc_by(0);
         }
         for transport in Transport::ALL {
-            metrics
-                .events
-                .received
-                .with_label_values(&[transport.as_str()])
-                .inc_by(0);
+            metrics.events.received.with_label_values(&[transport.as_str()]).inc_by(0);
         }
-        metrics
-            .requests
-            .build_info
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1);
+        metrics.requests.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
         metrics
             .registry
-            .register(Box::new(
-                prometheus::process_collector::ProcessCollector::for_self(),
-            ))
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("no other metric has the process's names");
         metrics
     }
@@ -129,11 +115,7 @@ impl OwnMetrics {
 impl EventMetrics {
     fn new(make: &Maker) -> Self {
         EventMetrics {
-            received: make.counters(
-                "events_received_total",
-                "Events in decoded requests.",
-                &["transport"],
-            ),
+            received: make.counters("events_received_total", "Events in decoded requests.", &["transport"]),
             rejected: make.counters("events_rejected_total", "Events refused as invalid.", &["reason"]),
             duplicate: make.counter("events_duplicate_total", "Events that had come before."),
             conflict: make.counter("events_conflict_total", "Duplicate events whose content differs."),
@@ -153,14 +135,10 @@ impl EventMetrics {
                 "Events of instances that were closed already.",
                 &["flow", "stage"],
             ),
-            sampled: make.counter(
-                "sampled_spans_total",
-                "Spans whose tracestate says that they were sampled.",
-            ),
-            skewed: make.counter(
-                "skewed_spans_total",
-                "Spans that ended before they started; they count as 0 s.",
-            ),
+            sampled: make
+                .counter("sampled_spans_total", "Spans whose tracestate says that they were sampled."),
+            skewed: make
+                .counter("skewed_spans_total", "Spans that ended before they started; they count as 0 s."),
             after_folding: make.counter(
                 "matches_after_folding_total",
                 "Events that would have changed the flow of a folded instance.",
@@ -175,19 +153,10 @@ impl InstanceMetrics {
             opened: make.counter("instances_opened_total", "Instances opened, of a flow or not."),
             closed: make.counters("instances_closed_total", "Flow instances closed.", &["outcome"]),
             unmatched: make.counter("instances_unmatched_total", "Traces closed that no flow wanted."),
-            open: make.gauges(
-                "open_instances",
-                "Open instances by how they are kept.",
-                &["tier"],
-            ),
-            tombstones: make.gauge(
-                "tombstones",
-                "Closed instances that are still remembered in detail.",
-            ),
-            tombstones_evicted: make.counter(
-                "tombstones_evicted_total",
-                "Tombstones that made room before they expired.",
-            ),
+            open: make.gauges("open_instances", "Open instances by how they are kept.", &["tier"]),
+            tombstones: make.gauge("tombstones", "Closed instances that are still remembered in detail."),
+            tombstones_evicted: make
+                .counter("tombstones_evicted_total", "Tombstones that made room before they expired."),
             orphan_roots: make.counters(
                 "orphan_roots_total",
                 "Closed instances whose root never came.",
@@ -208,10 +177,8 @@ impl InstanceMetrics {
                 "Closed instances whose events disagreed about a label.",
                 &["flow"],
             ),
-            stub_gaps_joined: make.counter(
-                "stub_gaps_joined_total",
-                "Gaps inside stages that stubs lost for want of room.",
-            ),
+            stub_gaps_joined: make
+                .counter("stub_gaps_joined_total", "Gaps inside stages that stubs lost for want of room."),
         }
     }
 }

@@ -50,11 +50,7 @@ struct Entry<V> {
 impl<C: Copy + Eq + Hash + Ord, V> SeriesMap<C, V> {
     /// At most `limit` series with open labels of their own.
     pub(super) fn new(limit: usize) -> Self {
-        SeriesMap {
-            series: HashMap::new(),
-            limit,
-            refused: 0,
-        }
+        SeriesMap { series: HashMap::new(), limit, refused: 0 }
     }
 
     /// The value of a series, created if it is new; its zero is shown until `visible_from` then.
@@ -70,17 +66,13 @@ impl<C: Copy + Eq + Hash + Ord, V> SeriesMap<C, V> {
             key.1 = Open::Overflow;
             self.refused += 1;
         }
-        let entry = self.series.entry(key).or_insert_with(|| Entry {
-            visible_from,
-            value: create(),
-        });
+        let entry = self.series.entry(key).or_insert_with(|| Entry { visible_from, value: create() });
         &mut entry.value
     }
 
     /// Whether the series exists by its own labels.
     pub(super) fn contains(&self, closed: C, labels: &Arc<[Label]>) -> bool {
-        self.series
-            .contains_key(&(closed, Open::Labels(Arc::clone(labels))))
+        self.series.contains_key(&(closed, Open::Labels(Arc::clone(labels))))
     }
 
     /// How many times a value went to the overflow series.

@@ -48,14 +48,7 @@ fn write_histogram(text: &mut String, name: &str, labels: &[Label], value: &Hist
     for (place, count) in value.counts.iter().enumerate() {
         cumulated += count;
         let bound = value.bounds.get(place).copied().unwrap_or(f64::INFINITY);
-        write_sample(
-            text,
-            name,
-            "_bucket",
-            labels,
-            Some(&bound_text(bound)),
-            &cumulated.to_string(),
-        );
+        write_sample(text, name, "_bucket", labels, Some(&bound_text(bound)), &cumulated.to_string());
     }
     write_sample(text, name, "_sum", labels, None, &sum_text(value.sum));
     write_sample(text, name, "_count", labels, None, &cumulated.to_string());
@@ -107,11 +100,7 @@ fn escape(text: &mut String, value: &str, quotes: bool) {
 /// never two series.
 pub(super) fn bound_text(bound: f64) -> String {
     let text = float(bound);
-    if text.contains(['.', 'e', 'I']) {
-        text
-    } else {
-        text + ".0"
-    }
+    if text.contains(['.', 'e', 'I']) { text } else { text + ".0" }
 }
 
 /// A number as Go's `%g` with the shortest exact digits writes it.
@@ -126,9 +115,7 @@ fn float(value: f64) -> String {
     if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
         let text = format!("{value:e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let (sign, exponent) = exponent
-            .strip_prefix('-')
-            .map_or(('+', exponent), |rest| ('-', rest));
+        let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |rest| ('-', rest));
         return format!("{digits}e{sign}{exponent:0>2}");
     }
     format!("{value}")
@@ -172,12 +159,9 @@ mod tests {
 
     #[test]
     fn sums_are_exact() {
-        for (nanoseconds, expected) in [
-            (0, "0"),
-            (1, "0.000000001"),
-            (1_500_000_000, "1.5"),
-            (3_000_000_000, "3"),
-        ] {
+        for (nanoseconds, expected) in
+            [(0, "0"), (1, "0.000000001"), (1_500_000_000, "1.5"), (3_000_000_000, "3")]
+        {
             assert_eq!(sum_text(Sum::Nanoseconds(nanoseconds)), expected);
         }
     }
@@ -185,14 +169,7 @@ mod tests {
     #[test]
     fn hostile_label_values_stay_inside_their_quotes() {
         let mut text = String::new();
-        write_sample(
-            &mut text,
-            "m",
-            "",
-            &[("a".into(), "x\"} 1\nm{a=\"\\".into())],
-            None,
-            "1",
-        );
+        write_sample(&mut text, "m", "", &[("a".into(), "x\"} 1\nm{a=\"\\".into())], None, "1");
         assert_eq!(text, "m{a=\"x\\\"} 1\\nm{a=\\\"\\\\\"} 1\n");
     }
 }

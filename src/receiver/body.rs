@@ -39,13 +39,7 @@ impl Encoding {
         let Some(value) = headers.get(CONTENT_ENCODING) else {
             return Ok(Encoding::Identity);
         };
-        match value
-            .to_str()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
-            .as_str()
-        {
+        match value.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(Encoding::Identity),
             "gzip" | "x-gzip" => Ok(Encoding::Gzip),
             "zstd" => Ok(Encoding::Zstd),
@@ -82,15 +76,8 @@ fn read_limited(
     failed: impl Fn(std::io::Error) -> Refusal,
 ) -> Result<Bytes, Refusal> {
     let mut inflated = Vec::new();
-    reader
-        .take(limit as u64 + 1)
-        .read_to_end(&mut inflated)
-        .map_err(failed)?;
-    if inflated.len() > limit {
-        Err(too_large(limit))
-    } else {
-        Ok(inflated.into())
-    }
+    reader.take(limit as u64 + 1).read_to_end(&mut inflated).map_err(failed)?;
+    if inflated.len() > limit { Err(too_large(limit)) } else { Ok(inflated.into()) }
 }
 
 fn too_large(limit: usize) -> Refusal {

@@ -109,10 +109,7 @@ async fn accept_traces(
 ) -> Result<MappedSpans, Refusal> {
     let pipeline = Arc::clone(pipeline);
     let is_large = request.len() >= LARGE_BYTES;
-    run(is_large, move || {
-        accept_traces_now(&pipeline, transport, &request)
-    })
-    .await
+    run(is_large, move || accept_traces_now(&pipeline, transport, &request)).await
 }
 
 /// Runs what may panic on foreign bytes: a bug then costs one request.
@@ -122,9 +119,7 @@ async fn run<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     let guarded = move || catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Refusal::Internal));
     if is_large {
-        tokio::task::spawn_blocking(guarded)
-            .await
-            .unwrap_or(Err(Refusal::Internal))
+        tokio::task::spawn_blocking(guarded).await.unwrap_or(Err(Refusal::Internal))
     } else {
         guarded()
     }
@@ -144,11 +139,7 @@ fn accept_traces_now(
     let mut mapped = mapper.finish();
     let received = Received {
         events: mapped.received,
-        rejected: mapped
-            .rejected
-            .iter()
-            .map(|(reason, count)| (reason.as_str(), *count))
-            .collect(),
+        rejected: mapped.rejected.iter().map(|(reason, count)| (reason.as_str(), *count)).collect(),
         sampled: mapped.sampled,
         truncated: pipeline.rules.take_truncated(),
         warnings: Vec::new(),
@@ -185,11 +176,7 @@ mod tests {
                     | Code::Unavailable
                     | Code::DataLoss
             );
-            assert_eq!(
-                (by_http, by_grpc),
-                (refusal.is_retryable(), refusal.is_retryable()),
-                "{refusal:?}"
-            );
+            assert_eq!((by_http, by_grpc), (refusal.is_retryable(), refusal.is_retryable()), "{refusal:?}");
         }
     }
 }

@@ -34,13 +34,8 @@ const MAX_REPORTED: usize = 100;
 
 /// The route of native push.
 pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
-    let receiver = Receiver {
-        pipeline,
-        request_bytes,
-    };
-    Router::new()
-        .route("/", post(push).fallback(method_not_allowed))
-        .with_state(receiver)
+    let receiver = Receiver { pipeline, request_bytes };
+    Router::new().route("/", post(push).fallback(method_not_allowed)).with_state(receiver)
 }
 
 async fn push(State(receiver): State<Receiver>, request: Request) -> Response {
@@ -49,23 +44,15 @@ async fn push(State(receiver): State<Receiver>, request: Request) -> Response {
         Ok(reply) => json_response(http::StatusCode::OK, &reply),
         Err(refusal) => refused(&refusal),
     };
-    receiver
-        .pipeline
-        .metrics()
-        .answered(Transport::Push, response.status().as_str());
+    receiver.pipeline.metrics().answered(Transport::Push, response.status().as_str());
     response
 }
 
 async fn method_not_allowed(State(receiver): State<Receiver>) -> Response {
     let message = "events are pushed with POST; metrics are at /metrics".to_owned();
     let mut response = refused(&Refusal::MethodNotAllowed(message));
-    response
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("POST"));
-    receiver
-        .pipeline
-        .metrics()
-        .answered(Transport::Push, response.status().as_str());
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    receiver.pipeline.metrics().answered(Transport::Push, response.status().as_str());
     response
 }
 
@@ -73,26 +60,16 @@ fn refused(refusal: &Refusal) -> Response {
     let reply = json!({ "error": refusal.message(), "retryable": refusal.is_retryable() });
     let mut response = json_response(refusal.http_status(), &reply);
     if refusal.is_retryable() {
-        response
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
     if matches!(refusal, Refusal::Unsupported(_)) {
-        response.headers_mut().insert(
-            ACCEPT_ENCODING,
-            HeaderValue::from_static(body::ACCEPTED_ENCODINGS),
-        );
+        response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPTED_ENCODINGS));
     }
     response
 }
 
 fn json_response(status: http::StatusCode, body: &Value) -> Response {
-    (
-        status,
-        [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
-        body.to_string(),
-    )
-        .into_response()
+    (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.to_string()).into_response()
 }
 
 impl Receiver {
@@ -108,12 +85,9 @@ impl Receiver {
 /// JSON, or nothing at all: the ancestor's client does not say. A browser, which may be made to post from another
 /// site without asking, does say where it comes from then.
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .map(|value| value.to_str().unwrap_or_default().to_ascii_lowercase());
-    let essence = content_type
-        .as_deref()
-        .map(|value| value.split(';').next().unwrap_or_default().trim());
+    let content_type =
+        headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default().to_ascii_lowercase());
+    let essence = content_type.as_deref().map(|value| value.split(';').next().unwrap_or_default().trim());
     match essence {
         Some("application/json") => Ok(()),
         None if !headers.contains_key(ORIGIN) => Ok(()),
@@ -155,9 +129,7 @@ fn accept_many(pipeline: &Pipeline, pushes: &[Value], now: Now) -> Result<Value,
             Ok(mapped) => {
                 let messages = gathered.take(mapped);
                 warnings.extend(
-                    messages
-                        .into_iter()
-                        .map(|warning| json!({ "index": index, "warning": warning })),
+                    messages.into_iter().map(|warning| json!({ "index": index, "warning": warning })),
                 );
             }
             Err(error) => rejected.push(json!({ "index": index, "error": error.message() })),
@@ -209,11 +181,8 @@ impl Gathered {
     }
 
     fn ingest(self, pipeline: &Pipeline, now: Now) -> Result<(), Refusal> {
-        let rejected = if self.refused > 0 {
-            vec![(Rejection::Push.as_str(), self.refused)]
-        } else {
-            Vec::new()
-        };
+        let rejected =
+            if self.refused > 0 { vec![(Rejection::Push.as_str(), self.refused)] } else { Vec::new() };
         let received = Received {
             events: self.events.len() as u64 + self.refused,
             rejected,

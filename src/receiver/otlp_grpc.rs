@@ -37,14 +37,8 @@ struct Receiver {
 
 /// The routes of OTLP over gRPC.
 pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
-    let receiver = Receiver {
-        pipeline,
-        request_bytes,
-    };
-    Router::new()
-        .route(EXPORT, post(export))
-        .fallback(unimplemented)
-        .with_state(receiver)
+    let receiver = Receiver { pipeline, request_bytes };
+    Router::new().route(EXPORT, post(export)).fallback(unimplemented).with_state(receiver)
 }
 
 async fn export(State(receiver): State<Receiver>, request: Request) -> Response {
@@ -52,20 +46,9 @@ async fn export(State(receiver): State<Receiver>, request: Request) -> Response 
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(receiver.request_bytes);
-    let response = grpc
-        .unary(
-            Export {
-                pipeline: Arc::clone(&receiver.pipeline),
-            },
-            request,
-        )
-        .await;
+    let response = grpc.unary(Export { pipeline: Arc::clone(&receiver.pipeline) }, request).await;
     let response = never_out_of_range(response);
-    let code = response
-        .headers()
-        .get("grpc-status")
-        .and_then(|code| code.to_str().ok())
-        .unwrap_or("0");
+    let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok()).unwrap_or("0");
     receiver.pipeline.metrics().answered(Transport::Grpc, code);
     response.into_response()
 }
@@ -74,9 +57,7 @@ async fn export(State(receiver): State<Receiver>, request: Request) -> Response 
 fn never_out_of_range<B>(mut response: http::Response<B>) -> http::Response<B> {
     let out_of_range = HeaderValue::from(Code::OutOfRange as i32);
     if response.headers().get("grpc-status") == Some(&out_of_range) {
-        response
-            .headers_mut()
-            .insert("grpc-status", HeaderValue::from(Code::ResourceExhausted as i32));
+        response.headers_mut().insert("grpc-status", HeaderValue::from(Code::ResourceExhausted as i32));
     }
     response
 }
@@ -103,9 +84,7 @@ impl UnaryService<Bytes> for Export {
         Box::pin(async move {
             let mapped = accept_traces(&pipeline, Transport::Grpc, request.into_inner()).await;
             let mapped = mapped.map_err(|refusal| status(&refusal))?;
-            Ok(tonic::Response::new(
-                export_response(&mapped).encode_to_vec().into(),
-            ))
+            Ok(tonic::Response::new(export_response(&mapped).encode_to_vec().into()))
         })
     }
 }

@@ -32,10 +32,7 @@ struct Receiver {
 
 /// The routes of OTLP over HTTP.
 pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
-    let receiver = Receiver {
-        pipeline,
-        request_bytes,
-    };
+    let receiver = Receiver { pipeline, request_bytes };
     let export = || post(export).fallback(method_not_allowed);
     Router::new()
         .route("/v1/traces", export())
@@ -55,14 +52,7 @@ enum Format {
 impl Format {
     fn of(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-        match value
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
-            .as_str()
-        {
+        match value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             "application/x-protobuf" | "application/protobuf" => Some(Format::Protobuf),
             "application/json" => Some(Format::Json),
             _ => None,
@@ -97,10 +87,7 @@ async fn export(State(receiver): State<Receiver>, request: Request) -> Response 
         Ok(mapped) => accepted(format, &mapped),
         Err(refusal) => refused(format, &refusal),
     };
-    receiver
-        .pipeline
-        .metrics()
-        .answered(format.transport(), response.status().as_str());
+    receiver.pipeline.metrics().answered(format.transport(), response.status().as_str());
     response
 }
 
@@ -114,17 +101,9 @@ impl Receiver {
 
 async fn method_not_allowed(State(receiver): State<Receiver>, request: Request) -> Response {
     let format = Format::of(request.headers()).unwrap_or(Format::Json);
-    let mut response = refused(
-        format,
-        &Refusal::MethodNotAllowed("traces are sent with POST".to_owned()),
-    );
-    response
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("POST"));
-    receiver
-        .pipeline
-        .metrics()
-        .answered(format.transport(), response.status().as_str());
+    let mut response = refused(format, &Refusal::MethodNotAllowed("traces are sent with POST".to_owned()));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    receiver.pipeline.metrics().answered(format.transport(), response.status().as_str());
     response
 }
 
@@ -132,10 +111,7 @@ async fn not_found(State(receiver): State<Receiver>, request: Request) -> Respon
     let format = Format::of(request.headers()).unwrap_or(Format::Json);
     let message = "only traces are received here, at /v1/traces; send metrics and logs elsewhere";
     let response = refused(format, &Refusal::NotFound(message.to_owned()));
-    receiver
-        .pipeline
-        .metrics()
-        .answered(format.transport(), response.status().as_str());
+    receiver.pipeline.metrics().answered(format.transport(), response.status().as_str());
     response
 }
 
@@ -167,24 +143,15 @@ fn accepted(format: Format, mapped: &MappedSpans) -> Response {
 fn refused(format: Format, refusal: &Refusal) -> Response {
     let code = refusal.grpc_code();
     let body = match format {
-        Format::Json => json!({ "code": code as i32, "message": refusal.message() })
-            .to_string()
-            .into_bytes(),
+        Format::Json => json!({ "code": code as i32, "message": refusal.message() }).to_string().into_bytes(),
         Format::Protobuf => {
             let message = refusal.message().to_owned();
-            tonic_types::Status {
-                code: code as i32,
-                message,
-                details: Vec::new(),
-            }
-            .encode_to_vec()
+            tonic_types::Status { code: code as i32, message, details: Vec::new() }.encode_to_vec()
         }
     };
     let mut response = respond(refusal.http_status(), format, body);
     if refusal.is_retryable() {
-        response
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
     if matches!(refusal, Refusal::Unsupported(_)) {
         let accepted = HeaderValue::from_static(body::ACCEPTED_ENCODINGS);

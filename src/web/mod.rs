@@ -37,9 +37,7 @@ impl Status {
     pub async fn last_scrapes(&self, scrapes: u32) {
         self.closed.store(true, Relaxed);
         let mut seen = self.last_scrapes.subscribe();
-        seen.wait_for(|seen| *seen >= scrapes)
-            .await
-            .expect("the sender lives as long as self");
+        seen.wait_for(|seen| *seen >= scrapes).await.expect("the sender lives as long as self");
     }
 }
 
@@ -51,10 +49,9 @@ struct Web {
 
 /// The routes of metrics and health; at the push address, or at one of their own.
 pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>) -> Router {
-    let metrics = Router::new().route("/metrics", get(metrics)).with_state(Web {
-        pipeline,
-        status: Arc::clone(&status),
-    });
+    let metrics = Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(Web { pipeline, status: Arc::clone(&status) });
     metrics.merge(health_router(status))
 }
 
@@ -82,11 +79,7 @@ async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
     let mut response_headers = HeaderMap::new();
     response_headers.insert(CONTENT_TYPE, HeaderValue::from_static(text::CONTENT_TYPE));
     response_headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    let compressed = if accepts_gzip(&headers) {
-        gzip(text.as_bytes())
-    } else {
-        None
-    };
+    let compressed = if accepts_gzip(&headers) { gzip(text.as_bytes()) } else { None };
     match compressed {
         Some(compressed) => {
             response_headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -97,10 +90,7 @@ async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let values = headers
-        .get_all(ACCEPT_ENCODING)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|coding| {
         let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
         let quality = parameters
@@ -120,11 +110,7 @@ fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
 /// The ancestor's answer.
 async fn health() -> Response {
     let body = serde_json::json!({ "status": 200, "version": env!("CARGO_PKG_VERSION") });
-    (
-        [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
-        body.to_string(),
-    )
-        .into_response()
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.to_string()).into_response()
 }
 
 async fn readyz(State(status): State<Arc<Status>>) -> Response {

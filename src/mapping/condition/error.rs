@@ -21,10 +21,7 @@ impl ExpressionError {
     /// The error at byte `offset` of `text`; an offset inside a character or past the end moves back to the nearest
     /// boundary.
     pub(super) fn at(text: &str, offset: usize, message: String) -> Self {
-        let offset = (0..=offset)
-            .rev()
-            .find(|offset| text.is_char_boundary(*offset))
-            .unwrap_or(0);
+        let offset = (0..=offset).rev().find(|offset| text.is_char_boundary(*offset)).unwrap_or(0);
         let before = &text[..offset];
         let line_start = before.rfind('\n').map_or(0, |line_break| line_break + 1);
         Self {
@@ -38,9 +35,5 @@ impl ExpressionError {
 
 /// Most expressions are one line, where naming it would only be noise.
 fn line_prefix(line: usize) -> String {
-    if line == 1 {
-        String::new()
-    } else {
-        format!("line {line}, ")
-    }
+    if line == 1 { String::new() } else { format!("line {line}, ") }
 }

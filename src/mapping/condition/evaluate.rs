@@ -196,10 +196,6 @@ fn text_of_double(number: f64) -> Cow<'static, str> {
         Cow::Owned(number.to_string())
     } else {
         let text = format!("{number:e}");
-        Cow::Owned(if magnitude > 1.0 {
-            text.replace('e', "e+")
-        } else {
-            text
-        })
+        Cow::Owned(if magnitude > 1.0 { text.replace('e', "e+") } else { text })
     }
 }

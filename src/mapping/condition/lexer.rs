@@ -56,10 +56,7 @@ const SYMBOLS: [(&str, Kind); 26] = [
     ("==", Kind::Comparison(Comparison::Equal)),
     ("!=", Kind::Comparison(Comparison::NotEqual)),
     ("=~", Kind::Foreign(MATCH_HINT)),
-    (
-        "!~",
-        Kind::Foreign(Some("did you mean not IsMatch(path, \"regex\")?")),
-    ),
+    ("!~", Kind::Foreign(Some("did you mean not IsMatch(path, \"regex\")?"))),
     ("<>", Kind::Foreign(Some("did you mean \"!=\"?"))),
     ("<=", Kind::Comparison(Comparison::LessOrEqual)),
     (">=", Kind::Comparison(Comparison::GreaterOrEqual)),
@@ -102,11 +99,7 @@ impl<'t> Lexer<'t> {
         let rest = &self.text[offset..];
         let (kind, length) = self.read(rest, offset);
         self.position = offset + length;
-        Token {
-            offset,
-            source: &self.text[offset..self.position],
-            kind,
-        }
+        Token { offset, source: &self.text[offset..self.position], kind }
     }
 
     /// The token that `rest` begins with and its length in bytes; `offset` is where `rest` begins.
@@ -213,10 +206,7 @@ fn string(rest: &str, offset: usize) -> (Kind, usize) {
     let content = &rest[1..length - 1];
     let kind = match unescape(content) {
         Ok(decoded) => Kind::Str(decoded),
-        Err((position, message)) => Kind::Malformed {
-            offset: offset + 1 + position,
-            message,
-        },
+        Err((position, message)) => Kind::Malformed { offset: offset + 1 + position, message },
     };
     (kind, length)
 }
@@ -262,24 +252,16 @@ fn decode_escape(escape: &str, bytes: &mut Vec<u8>) -> Option<usize> {
         '\\' => b'\\',
         '"' => b'"',
         'x' => {
-            return decode_digits(escape, 1, 2, 16)
-                .and_then(|code| push_byte(code, bytes))
-                .map(|()| 3);
+            return decode_digits(escape, 1, 2, 16).and_then(|code| push_byte(code, bytes)).map(|()| 3);
         }
         'u' => {
-            return decode_digits(escape, 1, 4, 16)
-                .and_then(|code| push_character(code, bytes))
-                .map(|()| 5);
+            return decode_digits(escape, 1, 4, 16).and_then(|code| push_character(code, bytes)).map(|()| 5);
         }
         'U' => {
-            return decode_digits(escape, 1, 8, 16)
-                .and_then(|code| push_character(code, bytes))
-                .map(|()| 9);
+            return decode_digits(escape, 1, 8, 16).and_then(|code| push_character(code, bytes)).map(|()| 9);
         }
         '0'..='7' => {
-            return decode_digits(escape, 0, 3, 8)
-                .and_then(|code| push_byte(code, bytes))
-                .map(|()| 3);
+            return decode_digits(escape, 0, 3, 8).and_then(|code| push_byte(code, bytes)).map(|()| 3);
         }
         _ => return None,
     };
@@ -290,9 +272,7 @@ fn decode_escape(escape: &str, bytes: &mut Vec<u8>) -> Option<usize> {
 fn decode_digits(escape: &str, start: usize, count: usize, radix: u32) -> Option<u32> {
     let digits = escape.get(start..start + count)?;
     // `from_str_radix` would take a sign as well.
-    digits.chars().try_fold(0_u32, |code, digit| {
-        code.checked_mul(radix)?.checked_add(digit.to_digit(radix)?)
-    })
+    digits.chars().try_fold(0_u32, |code, digit| code.checked_mul(radix)?.checked_add(digit.to_digit(radix)?))
 }
 
 fn push_byte(code: u32, bytes: &mut Vec<u8>) -> Option<()> {

@@ -42,11 +42,7 @@ impl Condition {
     pub fn parse(text: &str, table: &mut PathTable) -> Result<Self, ExpressionError> {
         let length = table.paths().len();
         let parsed = parser::parse_condition(text, table).inspect_err(|_| table.truncate(length))?;
-        Ok(Self {
-            source: text.into(),
-            test: parsed.bound,
-            reads_only_resource: parsed.reads_only_resource,
-        })
+        Ok(Self { source: text.into(), test: parsed.bound, reads_only_resource: parsed.reads_only_resource })
     }
 
     /// Whether the condition holds for the span whose values these are.

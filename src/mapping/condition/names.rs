@@ -22,10 +22,7 @@ pub(super) const ENUMS: [(&str, i64); 9] = [
 ];
 
 pub(super) fn enum_value(name: &str) -> Option<i64> {
-    ENUMS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, value)| *value)
+    ENUMS.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
 }
 
 pub(super) fn named_literal(word: &str) -> Option<Literal> {

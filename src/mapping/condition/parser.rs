@@ -49,10 +49,7 @@ pub(super) fn parse_condition(text: &str, table: &mut PathTable) -> Result<Parse
     if parser.next.kind != Kind::End {
         return Err(parser.unexpected("\"and\", \"or\" or the end of the expression", &["and", "or"]));
     }
-    Ok(Parsed {
-        bound: test,
-        reads_only_resource: parser.reads_only_resource,
-    })
+    Ok(Parsed { bound: test, reads_only_resource: parser.reads_only_resource })
 }
 
 /// The path or string literal that `text` spells. A path is added to `table`, even if a mistake is found after it.
@@ -71,10 +68,7 @@ pub(super) fn parse_value(text: &str, table: &mut PathTable) -> Result<Parsed<Op
         return Err(parser.unexpected(THE_END, &[]));
     }
     let bound = parser.bind(meaning);
-    Ok(Parsed {
-        bound,
-        reads_only_resource: parser.reads_only_resource,
-    })
+    Ok(Parsed { bound, reads_only_resource: parser.reads_only_resource })
 }
 
 /// A bound expression and what the parser learned about it.
@@ -119,15 +113,7 @@ impl<'t, 'p> Parser<'t, 'p> {
         }
         let mut lexer = Lexer::new(text);
         let next = lexer.next_token();
-        Ok(Self {
-            text,
-            lexer,
-            next,
-            end: 0,
-            nesting: 0,
-            table,
-            reads_only_resource: true,
-        })
+        Ok(Self { text, lexer, next, end: 0, nesting: 0, table, reads_only_resource: true })
     }
 
     fn any(&mut self) -> Result<Test, ExpressionError> {
@@ -200,11 +186,7 @@ impl<'t, 'p> Parser<'t, 'p> {
         let right = self.side(AN_OPERAND)?;
         self.refuse_wrong_type(&left, &right)?;
         self.refuse_wrong_type(&right, &left)?;
-        Ok(Test::Compare(
-            self.bind(left.meaning),
-            comparison,
-            self.bind(right.meaning),
-        ))
+        Ok(Test::Compare(self.bind(left.meaning), comparison, self.bind(right.meaning)))
     }
 
     /// What stands alone as a condition. The paths that are never booleans are refused: a comparison was forgotten.
@@ -250,11 +232,7 @@ impl<'t, 'p> Parser<'t, 'p> {
         } else {
             Meaning::Path(self.path(expected)?)
         };
-        Ok(Side {
-            offset,
-            source: &self.text[offset..self.end],
-            meaning,
-        })
+        Ok(Side { offset, source: &self.text[offset..self.end], meaning })
     }
 
     /// A function's name alone is a call as well, one that lacks its parentheses.
@@ -328,11 +306,7 @@ impl<'t, 'p> Parser<'t, 'p> {
         self.advance();
         self.expect(&Kind::RightBracket, "\"]\"")?;
         if self.next.kind == Kind::LeftBracket {
-            let message = expectation(
-                "a second key",
-                "one, as values within values are not supported",
-                None,
-            );
+            let message = expectation("a second key", "one, as values within values are not supported", None);
             return Err(self.refused(self.next.offset, message));
         }
         Ok(key)
@@ -344,23 +318,15 @@ impl<'t, 'p> Parser<'t, 'p> {
         let begins_path = |length: &usize| {
             let beginning = names[..*length].join(".");
             spellings.iter().any(|spelling| {
-                spelling
-                    .strip_prefix(&beginning)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                spelling.strip_prefix(&beginning).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             })
         };
-        let wrong = (1..=names.len())
-            .find(|length| !begins_path(length))
-            .map_or(0, |length| length - 1);
+        let wrong = (1..=names.len()).find(|length| !begins_path(length)).map_or(0, |length| length - 1);
         let path = names.join(".");
         let message = if names.len() == 1 && !path.starts_with(|first: char| first.is_ascii_lowercase()) {
             expectation(&format!("\"{}\"", shown(&path)), expected, guess_word(&path))
         } else {
-            expectation(
-                &format!("the path \"{}\"", shown(&path)),
-                THE_PATHS,
-                guess_path(&path, names),
-            )
+            expectation(&format!("the path \"{}\"", shown(&path)), THE_PATHS, guess_path(&path, names))
         };
         self.refused(segments[wrong].offset, message)
     }
@@ -380,10 +346,9 @@ impl<'t, 'p> Parser<'t, 'p> {
         let (fits, expected) = match enum_prefix {
             None => (matches!(value, Literal::Str(_)), "a string".to_owned()),
             Some(prefix) if names_an_enum => (literal.source.starts_with(prefix), format!("a {prefix}...")),
-            Some(prefix) => (
-                matches!(value, Literal::Int(_) | Literal::Double(_)),
-                format!("a {prefix}... or a number"),
-            ),
+            Some(prefix) => {
+                (matches!(value, Literal::Int(_) | Literal::Double(_)), format!("a {prefix}... or a number"))
+            }
         };
         if fits || *value == Literal::Nil {
             return Ok(());
@@ -439,10 +404,7 @@ impl<'t, 'p> Parser<'t, 'p> {
             Kind::Comparison(_) if !keywords.is_empty() => Some("comparisons cannot be chained".to_owned()),
             _ => None,
         };
-        self.refused(
-            self.next.offset,
-            expectation(&found_text(self.next.source), expected, hint),
-        )
+        self.refused(self.next.offset, expectation(&found_text(self.next.source), expected, hint))
     }
 
     fn refused(&self, offset: usize, message: String) -> ExpressionError {
@@ -452,13 +414,10 @@ impl<'t, 'p> Parser<'t, 'p> {
 
 /// Compiles a pattern; the error is the last line of the regex crate's own, which says what is wrong in a line.
 fn compile(pattern: &str) -> Result<Regex, String> {
-    RegexBuilder::new(pattern)
-        .size_limit(MAXIMUM_REGEX_BYTES)
-        .build()
-        .map_err(|error| {
-            let report = error.to_string();
-            let reason = report.lines().last().unwrap_or_default();
-            let reason = reason.strip_prefix("error: ").unwrap_or(reason);
-            format!("found a bad regular expression: {reason}")
-        })
+    RegexBuilder::new(pattern).size_limit(MAXIMUM_REGEX_BYTES).build().map_err(|error| {
+        let report = error.to_string();
+        let reason = report.lines().last().unwrap_or_default();
+        let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+        format!("found a bad regular expression: {reason}")
+    })
 }

@@ -114,10 +114,7 @@ pub(super) enum Field {
 impl Field {
     /// The field of that spelling, none if it is no path of a span.
     pub(super) fn spelled(spelling: &str) -> Option<Self> {
-        SPELLINGS
-            .iter()
-            .find(|(known, _)| *known == spelling)
-            .map(|(_, field)| field.clone())
+        SPELLINGS.iter().find(|(known, _)| *known == spelling).map(|(_, field)| field.clone())
     }
 
     /// All spellings of all fields, the preferred one of each path first.

@@ -44,10 +44,7 @@ fn check(cases: &[(&str, bool)]) {
         let mut table = PathTable::default();
         let condition = Condition::parse(text, &mut table).unwrap_or_else(|error| panic!("{text}: {error}"));
         let values = sample_values(&table);
-        let slots = Slots {
-            values: &values,
-            is_root_span: false,
-        };
+        let slots = Slots { values: &values, is_root_span: false };
         assert_eq!(condition.holds(&slots), *expected, "{text}");
     }
 }
@@ -185,18 +182,9 @@ fn enum_names_are_the_numbers_of_the_schema() {
         ("span.kind > SPAN_KIND_INTERNAL", true),
         ("span.status.code == STATUS_CODE_ERROR", true),
         ("span.status.code != STATUS_CODE_OK", true),
-        (
-            "SPAN_KIND_UNSPECIFIED == 0 and SPAN_KIND_INTERNAL == 1 and SPAN_KIND_SERVER == 2",
-            true,
-        ),
-        (
-            "SPAN_KIND_CLIENT == 3 and SPAN_KIND_PRODUCER == 4 and SPAN_KIND_CONSUMER == 5",
-            true,
-        ),
-        (
-            "STATUS_CODE_UNSET == 0 and STATUS_CODE_OK == 1 and STATUS_CODE_ERROR == 2",
-            true,
-        ),
+        ("SPAN_KIND_UNSPECIFIED == 0 and SPAN_KIND_INTERNAL == 1 and SPAN_KIND_SERVER == 2", true),
+        ("SPAN_KIND_CLIENT == 3 and SPAN_KIND_PRODUCER == 4 and SPAN_KIND_CONSUMER == 5", true),
+        ("STATUS_CODE_UNSET == 0 and STATUS_CODE_OK == 1 and STATUS_CODE_ERROR == 2", true),
         (r#"attributes["int"] == STATUS_CODE_OK"#, false),
     ]);
 }
@@ -261,10 +249,7 @@ fn strings_have_the_escapes_of_go() {
         (r#""it's""#, "it's"),
     ] {
         let value = ValueExpression::parse(literal, &mut PathTable::default()).expect(literal);
-        let slots = Slots {
-            values: &[],
-            is_root_span: false,
-        };
+        let slots = Slots { values: &[], is_root_span: false };
         assert_eq!(value.value(&slots), Some(Value::Str(expected)), "{literal}");
     }
 }
@@ -272,77 +257,37 @@ fn strings_have_the_escapes_of_go() {
 #[test]
 fn is_root_span_asks_the_span() {
     let condition = Condition::parse("IsRootSpan()", &mut PathTable::default()).unwrap();
-    assert!(condition.holds(&Slots {
-        values: &[],
-        is_root_span: true
-    }));
-    assert!(!condition.holds(&Slots {
-        values: &[],
-        is_root_span: false
-    }));
+    assert!(condition.holds(&Slots { values: &[], is_root_span: true }));
+    assert!(!condition.holds(&Slots { values: &[], is_root_span: false }));
 }
 
 #[test]
 fn a_path_has_one_slot_for_all_expressions_of_a_table() {
     let mut table = PathTable::default();
-    let first = Condition::parse(
-        r#"name == "a" or attributes["x"] == 1 or span.name == "b""#,
-        &mut table,
-    )
-    .unwrap();
+    let first =
+        Condition::parse(r#"name == "a" or attributes["x"] == 1 or span.name == "b""#, &mut table).unwrap();
     let second = ValueExpression::parse(r#"span.attributes["x"]"#, &mut table).unwrap();
     Condition::parse(r#"kind == 1 and resource.attributes["x"] == 1 and"#, &mut table).unwrap_err();
     Condition::parse(r#"resource.attributes["x"] == attributes["x"]"#, &mut table).unwrap();
 
     let spelled: Vec<String> = table.paths().iter().map(Path::to_string).collect();
-    assert_eq!(
-        spelled,
-        [
-            "span.name",
-            r#"span.attributes["x"]"#,
-            r#"resource.attributes["x"]"#
-        ]
-    );
+    assert_eq!(spelled, ["span.name", r#"span.attributes["x"]"#, r#"resource.attributes["x"]"#]);
     assert_eq!(table.slot(Path::SpanAttribute("x".into())).index(), 1);
     // Expressions parsed earlier work with values for more paths than they know, and with too few.
     let values = [None, Some(Value::Int(1)), None];
-    assert!(first.holds(&Slots {
-        values: &values,
-        is_root_span: false
-    }));
-    assert!(!first.holds(&Slots {
-        values: &[],
-        is_root_span: false
-    }));
-    assert_eq!(
-        second.value(&Slots {
-            values: &values,
-            is_root_span: false
-        }),
-        Some(Value::Int(1))
-    );
-    assert_eq!(
-        second.value(&Slots {
-            values: &[],
-            is_root_span: false
-        }),
-        None
-    );
+    assert!(first.holds(&Slots { values: &values, is_root_span: false }));
+    assert!(!first.holds(&Slots { values: &[], is_root_span: false }));
+    assert_eq!(second.value(&Slots { values: &values, is_root_span: false }), Some(Value::Int(1)));
+    assert_eq!(second.value(&Slots { values: &[], is_root_span: false }), None);
 }
 
 #[test]
 fn only_paths_of_the_resource_make_an_expression_the_same_for_all_its_spans() {
     for (text, expected) in [
-        (
-            r#"resource.attributes["a"] == "b" and not IsMatch(resource.attributes["c"], "d")"#,
-            true,
-        ),
+        (r#"resource.attributes["a"] == "b" and not IsMatch(resource.attributes["c"], "d")"#, true),
         ("true", true),
         (r#"resource.attributes["a"] == "b" or span.kind == 1"#, false),
-        (
-            r#"resource.attributes["a"] == "b" or IsMatch(span.name, "x")"#,
-            false,
-        ),
+        (r#"resource.attributes["a"] == "b" or IsMatch(span.name, "x")"#, false),
         (r#"resource.attributes["a"] == "b" and IsRootSpan()"#, false),
         (r#"scope.name == "b""#, false),
         (r#"attributes["a"]"#, false),
@@ -350,11 +295,7 @@ fn only_paths_of_the_resource_make_an_expression_the_same_for_all_its_spans() {
         let condition = Condition::parse(text, &mut PathTable::default()).expect(text);
         assert_eq!(condition.reads_only_resource(), expected, "{text}");
     }
-    for (text, expected) in [
-        (r#"resource.attributes["a"]"#, true),
-        (r#""a""#, true),
-        ("span.name", false),
-    ] {
+    for (text, expected) in [(r#"resource.attributes["a"]"#, true), (r#""a""#, true), ("span.name", false)] {
         let value = ValueExpression::parse(text, &mut PathTable::default()).expect(text);
         assert_eq!(value.reads_only_resource(), expected, "{text}");
     }
@@ -376,10 +317,7 @@ fn expressions_are_equal_when_their_texts_are() {
 #[test]
 fn a_value_expression_is_a_path_or_a_string() {
     for (text, expected) in [
-        (
-            r#"resource.attributes["service.name"]"#,
-            Some(Value::Str("gateway")),
-        ),
+        (r#"resource.attributes["service.name"]"#, Some(Value::Str("gateway"))),
         (r#"attributes["int"]"#, Some(Value::Int(42))),
         (r#"attributes["list"]"#, Some(Value::Other)),
         (r#"attributes["gone"]"#, None),
@@ -389,38 +327,19 @@ fn a_value_expression_is_a_path_or_a_string() {
         let mut table = PathTable::default();
         let expression = ValueExpression::parse(text, &mut table).expect(text);
         let values = sample_values(&table);
-        assert_eq!(
-            expression.value(&Slots {
-                values: &values,
-                is_root_span: false
-            }),
-            expected,
-            "{text}"
-        );
+        assert_eq!(expression.value(&Slots { values: &values, is_root_span: false }), expected, "{text}");
     }
     let paths = "one of resource.attributes[\"key\"], span.attributes[\"key\"], span.name, span.kind, span.status.code, \
         span.status.message, instrumentation_scope.name, instrumentation_scope.version";
     for (text, expected) in [
-        (
-            "",
-            "column 1: found the end of the expression, expected a path or a string in double quotes",
-        ),
-        (
-            "42",
-            r#"column 1: found "42", expected a path or a string in double quotes"#,
-        ),
+        ("", "column 1: found the end of the expression, expected a path or a string in double quotes"),
+        ("42", r#"column 1: found "42", expected a path or a string in double quotes"#),
         (
             "'checkout'",
             "column 1: found 'checkout', expected a path or a string in double quotes (strings need double quotes)",
         ),
-        (
-            r#"span.name == "x""#,
-            r#"column 11: found "==", expected the end of the expression"#,
-        ),
-        (
-            r#""a" "b""#,
-            r#"column 5: found "b", expected the end of the expression"#,
-        ),
+        (r#"span.name == "x""#, r#"column 11: found "==", expected the end of the expression"#),
+        (r#""a" "b""#, r#"column 5: found "b", expected the end of the expression"#),
         (
             "true",
             &format!("column 1: found the path \"true\", expected {paths} (strings need double quotes)"),
@@ -431,10 +350,7 @@ fn a_value_expression_is_a_path_or_a_string() {
                 "column 6: found the path \"span.nmae\", expected {paths} (did you mean \"span.name\"?)"
             ),
         ),
-        (
-            "Checkout",
-            r#"column 1: found "Checkout", expected a path or a string in double quotes"#,
-        ),
+        ("Checkout", r#"column 1: found "Checkout", expected a path or a string in double quotes"#),
     ] {
         let error = ValueExpression::parse(text, &mut PathTable::default()).expect_err(text);
         assert_eq!(error.to_string(), expected, "{text}");

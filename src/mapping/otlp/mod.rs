@@ -135,9 +135,5 @@ pub enum DecodeError {
     Protobuf { offset: usize, problem: wire::Problem },
     /// `line` and `column` count from 1; `problem` leads with the JSON keys on the way there.
     #[error("decoding OTLP JSON at line {line} column {column}: {problem}")]
-    Json {
-        line: usize,
-        column: usize,
-        problem: String,
-    },
+    Json { line: usize, column: usize, problem: String },
 }

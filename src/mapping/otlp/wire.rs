@@ -53,10 +53,7 @@ pub enum Problem {
 /// When the bytes are not an `ExportTraceServiceRequest`. Visits may have happened by then; they must not
 /// be used.
 pub fn walk(request: &[u8], visitor: &mut impl TraceVisitor) -> Result<(), DecodeError> {
-    let fields = Fields {
-        rest: request,
-        end: request.len(),
-    };
+    let fields = Fields { rest: request, end: request.len() };
     walk_request(fields, visitor)
         .map_err(|Fault { offset, problem }| DecodeError::Protobuf { offset, problem })
 }
@@ -401,10 +398,7 @@ impl<'a> Fields<'a> {
 
     #[cold]
     fn fault(&self, problem: Problem) -> Fault {
-        Fault {
-            offset: self.end - self.rest.len(),
-            problem,
-        }
+        Fault { offset: self.end - self.rest.len(), problem }
     }
 
     /// The key of the next field: a known key can be matched as it is, others are checked when skipped.
@@ -441,11 +435,7 @@ impl<'a> Fields<'a> {
                 return Ok(value);
             }
         }
-        let problem = if self.rest.len() < 10 {
-            Problem::Truncated
-        } else {
-            Problem::Varint
-        };
+        let problem = if self.rest.len() < 10 { Problem::Truncated } else { Problem::Varint };
         Err(self.fault(problem))
     }
 
@@ -453,9 +443,7 @@ impl<'a> Fields<'a> {
     #[inline]
     fn bytes(&mut self) -> Result<&'a [u8], Fault> {
         let length = self.varint()?;
-        let split = usize::try_from(length)
-            .ok()
-            .and_then(|length| self.rest.split_at_checked(length));
+        let split = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
         let Some((bytes, rest)) = split else {
             return Err(self.fault(Problem::Truncated));
         };
@@ -467,10 +455,7 @@ impl<'a> Fields<'a> {
     #[inline]
     fn message(&mut self) -> Result<Fields<'a>, Fault> {
         let rest = self.bytes()?;
-        Ok(Fields {
-            rest,
-            end: self.end - self.rest.len(),
-        })
+        Ok(Fields { rest, end: self.end - self.rest.len() })
     }
 
     /// A message inside a message at `depth`.

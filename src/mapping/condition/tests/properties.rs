@@ -63,9 +63,9 @@ impl Owned {
             Self::Bool(flag) => flag.to_string(),
             Self::Int(number) => number.to_string(),
             Self::Double(number) => format!("{number:?}"),
-            Self::Bytes(bytes) => bytes
-                .iter()
-                .fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}")),
+            Self::Bytes(bytes) => {
+                bytes.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+            }
         }
     }
 }
@@ -214,13 +214,8 @@ fn any_leaf() -> impl Strategy<Value = Leaf> {
 
 fn any_tree() -> impl Strategy<Value = Tree> {
     let operators = vec!["==", "!=", "<", "<=", ">", ">="];
-    let pattern = ("[ab01]{1,2}", any::<bool>()).prop_map(|(text, begins)| {
-        if begins {
-            Pattern::Begins(text)
-        } else {
-            Pattern::Contains(text)
-        }
-    });
+    let pattern = ("[ab01]{1,2}", any::<bool>())
+        .prop_map(|(text, begins)| if begins { Pattern::Begins(text) } else { Pattern::Contains(text) });
     let leaf = prop_oneof![
         any::<bool>().prop_map(Tree::Constant),
         Just(Tree::RootSpan),
@@ -300,14 +295,9 @@ fn parse_anything(text: &str) {
     let condition = Condition::parse(text, &mut table);
     let value = ValueExpression::parse(text, &mut table);
     for error in [condition.err(), value.err()].into_iter().flatten() {
-        let before = text
-            .get(..error.offset)
-            .expect("the offset is a character boundary of the text");
+        let before = text.get(..error.offset).expect("the offset is a character boundary of the text");
         assert_eq!(error.line, before.split('\n').count());
-        assert_eq!(
-            error.column,
-            before.split('\n').next_back().unwrap().chars().count() + 1
-        );
+        assert_eq!(error.column, before.split('\n').next_back().unwrap().chars().count() + 1);
     }
 }
 

@@ -40,23 +40,13 @@ use std::borrow::Cow;
 pub fn walk(body: &[u8], visitor: &mut impl TraceVisitor) -> Result<(), DecodeError> {
     let text = std::str::from_utf8(body).map_err(|error| {
         let (line, column) = object::position(&body[..error.valid_up_to()]);
-        DecodeError::Json {
-            line,
-            column: column + 1,
-            problem: "expected UTF-8".to_owned(),
-        }
+        DecodeError::Json { line, column: column + 1, problem: "expected UTF-8".to_owned() }
     })?;
     let mut json = serde_json::Deserializer::from_str(text);
-    json.deserialize_map(Fields(&mut Request { visitor, text }))
-        .and_then(|()| json.end())
-        .map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            DecodeError::Json {
-                line,
-                column,
-                problem: object::shortened(object::problem(&error)),
-            }
-        })
+    json.deserialize_map(Fields(&mut Request { visitor, text })).and_then(|()| json.end()).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        DecodeError::Json { line, column, problem: object::shortened(object::problem(&error)) }
+    })
 }
 
 struct Request<'v, 'de, V> {
@@ -68,10 +58,7 @@ impl<'de, V: TraceVisitor> Object<'de> for Request<'_, 'de, V> {
     const KEYS: &'static [&'static str] = &["resourceSpans"];
 
     fn read<A: MapAccess<'de>>(&mut self, _key: &str, map: &mut A) -> Result<(), A::Error> {
-        let list = ResourceSpansList {
-            visitor: self.visitor,
-            whole: self.text,
-        };
+        let list = ResourceSpansList { visitor: self.visitor, whole: self.text };
         map.next_value_seed(Optional(Each(list))).map(drop)
     }
 }
@@ -90,20 +77,10 @@ impl<'de, V: TraceVisitor> Element<'de> for ResourceSpansList<'_, 'de, V> {
         }
         self.visitor.resource();
         if let Some(part) = envelope.resource {
-            read_part(
-                "resource",
-                part,
-                self.whole,
-                Fields(&mut Resource {
-                    visitor: &mut *self.visitor,
-                }),
-            )?;
+            read_part("resource", part, self.whole, Fields(&mut Resource { visitor: &mut *self.visitor }))?;
         }
         if let Some(part) = envelope.scope_spans {
-            let list = ScopeSpansList {
-                visitor: &mut *self.visitor,
-                whole: part.get(),
-            };
+            let list = ScopeSpansList { visitor: &mut *self.visitor, whole: part.get() };
             read_part("scopeSpans", part, self.whole, Each(list))?;
         }
         Ok(true)
@@ -137,8 +114,7 @@ impl<'de, V: TraceVisitor> Object<'de> for Resource<'_, V> {
 
     fn read<A: MapAccess<'de>>(&mut self, _key: &str, map: &mut A) -> Result<(), A::Error> {
         let report = |key: Text<'_>, value: Value<'_>| self.visitor.resource_attribute(key, value);
-        map.next_value_seed(Optional(Each(Attributes { report })))
-            .map(drop)
+        map.next_value_seed(Optional(Each(Attributes { report }))).map(drop)
     }
 }
 
@@ -153,19 +129,9 @@ impl<'de, V: TraceVisitor> Element<'de> for ScopeSpansList<'_, 'de, V> {
         if list.next_element_seed(Optional(Fields(&mut envelope)))?.is_none() {
             return Ok(false);
         }
-        self.visitor.scope(
-            Text::new(&envelope.scope.name),
-            Text::new(&envelope.scope.version),
-        );
+        self.visitor.scope(Text::new(&envelope.scope.name), Text::new(&envelope.scope.version));
         if let Some(part) = envelope.spans {
-            read_part(
-                "spans",
-                part,
-                self.whole,
-                Each(Spans {
-                    visitor: &mut *self.visitor,
-                }),
-            )?;
+            read_part("spans", part, self.whole, Each(Spans { visitor: &mut *self.visitor }))?;
         }
         Ok(true)
     }
@@ -202,9 +168,7 @@ impl<'de> Object<'de> for Scope<'de> {
         match key {
             "name" => self.name = read_or_default(map, Characters)?,
             "version" => self.version = read_or_default(map, Characters)?,
-            _ => map
-                .next_value_seed(Optional(Each(Attributes { report: ignore })))
-                .map(drop)?,
+            _ => map.next_value_seed(Optional(Each(Attributes { report: ignore }))).map(drop)?,
         }
         Ok(())
     }
@@ -302,17 +266,12 @@ impl<'de, V: TraceVisitor> Object<'de> for Span<'_, 'de, V> {
             "endTimeUnixNano" => self.end_time_unix_nano = read_or_default(map, Integer::new())?,
             "attributes" => {
                 let report = |key: Text<'_>, value: Value<'_>| self.visitor.span_attribute(key, value);
-                map.next_value_seed(Optional(Each(Attributes { report })))
-                    .map(drop)?;
+                map.next_value_seed(Optional(Each(Attributes { report }))).map(drop)?;
             }
-            "links" => map
-                .next_value_seed(Optional(Each(Links {
-                    visitor: &mut *self.visitor,
-                })))
-                .map(drop)?,
-            _ => map
-                .next_value_seed(Optional(Fields(&mut self.status)))
-                .map(drop)?,
+            "links" => {
+                map.next_value_seed(Optional(Each(Links { visitor: &mut *self.visitor }))).map(drop)?
+            }
+            _ => map.next_value_seed(Optional(Fields(&mut self.status))).map(drop)?,
         }
         Ok(())
     }
@@ -346,8 +305,7 @@ impl<'de, V: TraceVisitor> Element<'de> for Links<'_, V> {
         if list.next_element_seed(Optional(Fields(&mut link)))?.is_none() {
             return Ok(false);
         }
-        self.visitor
-            .span_link(link.trace_id.as_bytes(), link.span_id.as_bytes());
+        self.visitor.span_link(link.trace_id.as_bytes(), link.span_id.as_bytes());
         Ok(true)
     }
 }
@@ -381,10 +339,7 @@ fn ignore(_key: Text<'_>, _value: Value<'_>) {}
 impl<'de, F: FnMut(Text<'_>, Value<'_>)> Element<'de> for Attributes<F> {
     fn read<A: SeqAccess<'de>>(&mut self, list: &mut A) -> Result<bool, A::Error> {
         let mut attribute = KeyValue::default();
-        if list
-            .next_element_seed(Optional(Fields(&mut attribute)))?
-            .is_none()
-        {
+        if list.next_element_seed(Optional(Fields(&mut attribute)))?.is_none() {
             return Ok(false);
         }
         (self.report)(Text::new(&attribute.key), attribute.value.as_value());
@@ -435,15 +390,8 @@ impl AnyValue<'_> {
 }
 
 impl<'de> Object<'de> for AnyValue<'de> {
-    const KEYS: &'static [&'static str] = &[
-        "stringValue",
-        "boolValue",
-        "intValue",
-        "doubleValue",
-        "bytesValue",
-        "arrayValue",
-        "kvlistValue",
-    ];
+    const KEYS: &'static [&'static str] =
+        &["stringValue", "boolValue", "intValue", "doubleValue", "bytesValue", "arrayValue", "kvlistValue"];
 
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let value = match key {
@@ -454,13 +402,11 @@ impl<'de> Object<'de> for AnyValue<'de> {
             "bytesValue" => map.next_value_seed(Optional(Base64))?.map(Self::Bytes),
             "arrayValue" => {
                 let array = &mut HasValues(Elements);
-                map.next_value_seed(Optional(Fields(array)))?
-                    .map(|()| Self::Other)
+                map.next_value_seed(Optional(Fields(array)))?.map(|()| Self::Other)
             }
             _ => {
                 let pairs = &mut HasValues(Attributes { report: ignore });
-                map.next_value_seed(Optional(Fields(pairs)))?
-                    .map(|()| Self::Other)
+                map.next_value_seed(Optional(Fields(pairs)))?.map(|()| Self::Other)
             }
         };
         if let Some(value) = value {

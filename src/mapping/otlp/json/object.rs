@@ -49,14 +49,10 @@ impl<'de, T: Object<'de>> Visitor<'de> for Fields<'_, T> {
             };
             let key = T::KEYS[index];
             if seen & (1 << index) != 0 {
-                return Err(A::Error::custom(format_args!(
-                    "{key}: expected this key once in an object"
-                )));
+                return Err(A::Error::custom(format_args!("{key}: expected this key once in an object")));
             }
             seen |= 1 << index;
-            self.0
-                .read(key, &mut map)
-                .map_err(|error| under_key(key, error))?;
+            self.0.read(key, &mut map).map_err(|error| under_key(key, error))?;
         }
         Ok(())
     }
@@ -144,21 +140,13 @@ where
     E: Error,
 {
     let part = part.get();
-    seed.deserialize(&mut serde_json::Deserializer::from_str(part))
-        .map_err(|error| {
-            let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
-            let (line, column) = position(whole.as_bytes().get(..start).unwrap_or_default());
-            let column = if error.line() == 1 {
-                column + error.column()
-            } else {
-                error.column()
-            };
-            let line = line + error.line() - 1;
-            under_key(
-                key,
-                format_args!("{} at line {line} column {column}", problem(&error)),
-            )
-        })
+    seed.deserialize(&mut serde_json::Deserializer::from_str(part)).map_err(|error| {
+        let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+        let (line, column) = position(whole.as_bytes().get(..start).unwrap_or_default());
+        let column = if error.line() == 1 { column + error.column() } else { error.column() };
+        let line = line + error.line() - 1;
+        under_key(key, format_args!("{} at line {line} column {column}", problem(&error)))
+    })
 }
 
 /// The line of the byte behind `read`, counted from 1, and how many bytes of it come before.

@@ -175,15 +175,11 @@ fn integer_of_double(number: f64) -> Option<i128> {
 }
 
 fn integer_of_text(text: &str) -> Option<i128> {
-    let decimal = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || b"-+.eE".contains(&byte));
+    let decimal = text.bytes().all(|byte| byte.is_ascii_digit() || b"-+.eE".contains(&byte));
     if !decimal || text.starts_with('+') {
         return None;
     }
-    text.parse()
-        .ok()
-        .or_else(|| integer_of_double(text.parse().ok()?))
+    text.parse().ok().or_else(|| integer_of_double(text.parse().ok()?))
 }
 
 pub(super) struct Double;
@@ -221,10 +217,7 @@ impl Visitor<'_> for Double {
             "Infinity" => Ok(f64::INFINITY),
             "-Infinity" => Ok(f64::NEG_INFINITY),
             // Rust reads more words for these than JSON has.
-            _ if text
-                .bytes()
-                .any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E')) =>
-            {
+            _ if text.bytes().any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E')) => {
                 Err(())
             }
             _ => text.parse().map_err(drop),
