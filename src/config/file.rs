@@ -148,7 +148,8 @@ impl Loaded {
         let expression = error.expression.as_deref();
         let place = expression.and_then(|(text, expression)| find(&source.text, line, text, expression));
         // The place in the file says more than the one in the expression.
-        let message = expression.filter(|_| place.is_some()).map_or(&error.message, |(_, error)| &error.message);
+        let message =
+            expression.filter(|_| place.is_some()).map_or(&error.message, |(_, error)| &error.message);
         let problem = format!("{key}: {message}");
         let place = place.or_else(|| find_key(&source.text, line, &error.key));
         let (line, column) = place.unwrap_or((line, 1));

@@ -25,7 +25,7 @@ pub struct Node {
     pub end: EventTime,
     /// Tells services apart that share a span id.
     pub service: u32,
-    /// Index into [`Outline::stages`].
+    /// Index into the outline's list of stages.
     pub stage: u16,
     /// How it takes part in its trace.
     pub kind: Kind,
@@ -251,7 +251,7 @@ impl Outline {
         parents.map(|parent| parent.clips(consumer.start)).max()
     }
 
-    /// The same for all consumers at once: by the parent's span id, what [`Node::clips`] clips with.
+    /// The same for all consumers at once: by the parent's span id, the start of a producer.
     pub fn parents_of_consumers(&self) -> HashMap<SpanId, Option<EventTime>> {
         let mut parents = HashMap::new();
         if self.nodes.iter().any(|node| node.kind == Kind::Consumer) {

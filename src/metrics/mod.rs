@@ -1,6 +1,6 @@
 //! What a scrape shows: the flows' metrics and the program's own.
 //!
-//! Knows what was closed and what was counted, never how. A closed instance is observed in [`Metrics::observe`] and
+//! Knows what was closed and what was counted, never how. A closed instance is observed in `Metrics::observe` and
 //! nowhere else. A scrape copies numbers under short locks and formats outside of them.
 
 mod flows;
@@ -137,7 +137,7 @@ impl Metrics {
         self.own.requests.config_hash.set(f64::from(fingerprint));
     }
 
-    /// Takes in what a request or a sweep did: the only caller of [`Metrics::observe`].
+    /// Takes in what a request or a sweep did: the only caller of `Metrics::observe`.
     pub fn record(&self, effects: &Effects, now: Now, catalog: &Catalog) {
         let own = &self.own;
         own.instances.opened.inc_by(effects.opened);
