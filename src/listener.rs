@@ -17,11 +17,12 @@ use tracing::{debug, warn};
 
 /// An address cannot be listened on.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address} ({setting}): {source}\n  {remedy}")]
+#[error("cannot listen on {address} ({setting}): {reason}\n  {remedy}")]
 pub struct BindError {
     setting: &'static str,
     address: String,
-    source: std::io::Error,
+    /// Named in the message itself, so that the remedy stands last.
+    reason: std::io::Error,
     remedy: String,
 }
 
@@ -37,15 +38,15 @@ pub struct Bound {
 
 /// Listens on `address`; nothing is accepted before [`serve`].
 pub async fn bind(setting: &'static str, address: &str) -> Result<Bound, BindError> {
-    let failed = |source: std::io::Error| {
-        let remedy = match source.kind() {
+    let failed = |reason: std::io::Error| {
+        let remedy = match reason.kind() {
             std::io::ErrorKind::AddrInUse => format!(
                 "another program has this port (an OpenTelemetry Collector has 4317 and 4318): stop it, or choose \
                  another address with --{setting} HOST:PORT"
             ),
             _ => format!("choose another address with --{setting} HOST:PORT"),
         };
-        BindError { setting, address: address.to_owned(), source, remedy }
+        BindError { setting, address: address.to_owned(), reason, remedy }
     };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

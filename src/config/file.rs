@@ -21,7 +21,7 @@ const MAX_INCLUDED_FILES: usize = 1000;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// A file cannot be read.
-    #[error("cannot read the config file {path}: {source}")]
+    #[error("cannot read the config file {path}")]
     Read {
         /// The file.
         path: String,

@@ -82,8 +82,7 @@ impl Candidates {
                 let of = |rule: &LabelRule| self.0.iter().find(|(name, _)| *name == rule.name);
                 let disagree = rules
                     .iter()
-                    .filter(|rule| rule.pick != Pick::Join)
-                    .any(|rule| of(rule).is_some_and(|(_, candidates)| candidates.len() > 1));
+                    .any(|rule| of(rule).is_some_and(|(_, candidates)| disagree(rule.pick, candidates)));
                 let choose = |rule: &LabelRule| {
                     let chosen = of(rule).and_then(|(_, candidates)| pick(rule.pick, candidates));
                     (Arc::clone(&rule.name), chosen.unwrap_or_else(|| Arc::clone(&rule.default)))
@@ -100,6 +99,15 @@ impl Candidates {
                 (labels, self.0.iter().any(|(_, candidates)| candidates.len() > 1))
             }
         }
+    }
+}
+
+/// Whether more than one candidate could have been meant.
+fn disagree(rule: Pick, candidates: &[Candidate]) -> bool {
+    match rule {
+        Pick::Join => false,
+        Pick::Root => candidates.iter().filter(|candidate| candidate.root.is_some()).count() > 1,
+        Pick::First | Pick::Last | Pick::Max | Pick::Min => candidates.len() > 1,
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::fmt::temporal::Pieces;
 use opentelemetry::trace::TraceId as OtelTraceId;
 use serde_json::{Map, Value};
 
@@ -369,7 +370,17 @@ impl<'a> Fields<'a> {
         let Some(text) = self.string("created_at")?.filter(|text| !text.is_empty()) else {
             return Ok(now.wall);
         };
+        let too_far = || {
+            let text = cut(text, 64).0;
+            invalid(format!(
+                "created_at {text} is too far from now: ingest.max_past and ingest.max_future bound it"
+            ))
+        };
         let Ok(time) = text.parse::<Timestamp>() else {
+            // The last hours of the year 9999 are a time, but no longer a timestamp.
+            if Pieces::parse(text).is_ok_and(|pieces| pieces.offset().is_some() && pieces.time().is_some()) {
+                return too_far();
+            }
             return invalid(format!(
                 "created_at must be a time such as \"2026-01-31T12:00:00Z\" (RFC 3339), but is {:?}",
                 cut(text, 64).0
@@ -382,9 +393,7 @@ impl<'a> Fields<'a> {
         let event = EventTime::from_unix_nanoseconds(u64::try_from(time.as_nanosecond()).unwrap_or(0));
         match limits.time.admit(event, now) {
             Ok(()) => Ok(event),
-            Err(_) => invalid(format!(
-                "created_at {text} is too far from now: ingest.max_past and ingest.max_future bound it"
-            )),
+            Err(_) => too_far(),
         }
     }
 

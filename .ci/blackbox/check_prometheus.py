@@ -1,0 +1,129 @@
+"""A real Prometheus scrapes the aggregator and is asked what an SRE would ask it."""
+
+import json
+import time
+import urllib.parse
+from contextlib import contextmanager
+
+import hostile
+from lib import (
+    Process,
+    aggregator,
+    eventually,
+    expect,
+    expect_close,
+    expect_equal,
+    free_port,
+    get,
+    rfc3339,
+    tool,
+)
+
+# Longer than two scrapes, so that Prometheus meets every new series at 0 first.
+SCRAPED_EVERY_SECOND = {"metrics": {"zero_first": "3s"}}
+
+
+def check_the_first_observation_is_an_increase_of_one():
+    with aggregator(**SCRAPED_EVERY_SECOND) as running, prometheus(running) as server:
+        push_flow(running, "first_order", "order-1", 0.7)
+        expect_increase_of_one(server, 'flow_latency_seconds_count{flow="first_order"}')
+        expect_increase_of_one(server, 'flow_closed_total{flow="first_order"}')
+        server.expect_every_scrape_worked()
+
+
+def expect_increase_of_one(server, selector):
+    eventually(lambda: server.query(f"sum({selector})"), 1, selector)
+    # At the time of the newest sample there is nothing for increase() to extrapolate.
+    newest = server.query(f"max(timestamp({selector}))")
+    increase = server.query(f"sum(increase({selector}[5m]))", newest)
+    expect_close(increase, 1, 0.001, f"increase of {selector}")
+
+
+def check_a_quantile_lies_in_the_right_bucket():
+    with aggregator(**SCRAPED_EVERY_SECOND) as running, prometheus(running) as server:
+        for number in range(18):
+            push_flow(running, "quick_order", f"order-{number}", 0.7)
+        for number in range(18, 20):
+            push_flow(running, "quick_order", f"order-{number}", 42)
+        count = 'sum(flow_latency_seconds_count{flow="quick_order"})'
+        eventually(lambda: server.query(count), 20, count, alive=running)
+        rates = 'sum by (le) (increase(flow_latency_seconds_bucket{flow="quick_order"}[5m]))'
+        median = server.query(f"histogram_quantile(0.5, {rates})")
+        expect(0.5 < median <= 1, f"median {median} is not in the bucket of 0.7 s")
+        p95 = server.query(f"histogram_quantile(0.95, {rates})")
+        expect(30 < p95 <= 60, f"95th percentile {p95} is not in the bucket of 42 s")
+        mean = server.query(
+            'sum(flow_latency_seconds_sum{flow="quick_order"})'
+            ' / sum(flow_latency_seconds_count{flow="quick_order"})'
+        )
+        expect_close(mean, (18 * 0.7 + 2 * 42) / 20, 1e-6, "mean latency")
+        server.expect_every_scrape_worked()
+
+
+def check_every_scrape_works_amid_hostile_pushes():
+    with aggregator(**SCRAPED_EVERY_SECOND) as running, prometheus(running) as server:
+        for push in hostile.PUSHES:
+            running.push(push)
+        running.settle()
+        awkward = json.dumps(hostile.AWKWARD_VALUE)
+        selector = f"order_count{{tenant={awkward}}}"
+        eventually(lambda: server.query(selector), 1, selector, alive=running)
+        server.expect_every_scrape_worked()
+
+
+def push_flow(running, name, identity, seconds):
+    """Two stages of one flow, `seconds` apart, of which the second ends it."""
+    placed = int(time.time()) - 60
+    common = {"id": identity, "name": name}
+    status, reply = running.push(
+        [
+            {**common, "stage": "placed", "created_at": rfc3339(placed)},
+            {**common, "stage": "shipped", "created_at": rfc3339(placed + seconds), "final": True},
+        ]
+    )
+    expect_equal((status, reply["status"], reply["accepted"]), (200, "ok", 2), f"reply {reply}")
+
+
+class Prometheus(Process):
+    def __init__(self, target):
+        port = free_port()
+        self._url = f"http://127.0.0.1:{port}"
+        config = {
+            "global": {"scrape_interval": "1s"},
+            "scrape_configs": [
+                {"job_name": "latency-aggregator", "static_configs": [{"targets": [target]}]}
+            ],
+        }
+        super().__init__(
+            "prometheus",
+            [
+                tool("PROMETHEUS"),
+                "--config.file=prometheus.yml",
+                "--storage.tsdb.path=data",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            files={"prometheus.yml": json.dumps(config)},
+        )
+
+    def query(self, expression, at=None):
+        """The value of an expression that has at most one series; None without any."""
+        parameters = {"query": expression}
+        if at is not None:
+            parameters["time"] = f"{at:.3f}"
+        status, text = get(f"{self._url}/api/v1/query?{urllib.parse.urlencode(parameters)}")
+        expect_equal(status, 200, f"status of the query {expression}, reply {text}")
+        result = json.loads(text)["data"]["result"]
+        expect(len(result) <= 1, f"{expression} has {len(result)} series")
+        return float(result[0]["value"][1]) if result else None
+
+    def expect_every_scrape_worked(self):
+        expect_equal(self.query("min_over_time(up[1h])"), 1, "the worst scrape")
+
+
+@contextmanager
+def prometheus(running):
+    """A Prometheus that has scraped the aggregator once."""
+    target = running.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    with Prometheus(target) as server:
+        eventually(lambda: server.query("up"), 1, "the first scrape", alive=server)
+        yield server
