@@ -127,7 +127,8 @@ impl App {
             ingest.spawn(listener::serve(bound, router, ingest_stopped.clone(), grace));
         }
         if let Some(bound) = otlp_http {
-            let router = otlp_http::router(Arc::clone(&pipeline), request_bytes);
+            let router =
+                otlp_http::router(Arc::clone(&pipeline), request_bytes, config.listen.cors_origins.clone());
             ingest.spawn(listener::serve(bound, router, ingest_stopped.clone(), grace));
         }
         let push = native_http::router(Arc::clone(&pipeline), config.push.request_bytes);

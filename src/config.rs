@@ -88,6 +88,8 @@ pub struct Listen {
     pub otlp_grpc: Option<String>,
     /// OTLP over HTTP; null switches it off.
     pub otlp_http: Option<String>,
+    /// Web pages that may send OTLP over HTTP from a browser: origins, of which one part may be `*`.
+    pub cors_origins: Vec<String>,
 }
 
 impl Default for Listen {
@@ -97,6 +99,7 @@ impl Default for Listen {
             metrics: None,
             otlp_grpc: Some("127.0.0.1:4317".to_owned()),
             otlp_http: Some("127.0.0.1:4318".to_owned()),
+            cors_origins: Vec::new(),
         }
     }
 }
@@ -257,7 +260,7 @@ impl Config {
 
     /// The addresses to listen on, by setting.
     pub fn addresses(&self) -> Vec<(&'static str, &str)> {
-        let Listen { http, metrics, otlp_grpc, otlp_http } = &self.listen;
+        let Listen { http, metrics, otlp_grpc, otlp_http, .. } = &self.listen;
         let optional = [
             ("listen.metrics", metrics.as_deref()),
             ("listen.otlp_grpc", otlp_grpc.as_deref()),

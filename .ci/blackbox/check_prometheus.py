@@ -1,12 +1,14 @@
 """A real Prometheus scrapes the aggregator and is asked what an SRE would ask it."""
 
 import json
+import re
 import time
 import urllib.parse
 from contextlib import contextmanager
 
 import hostile
 from lib import (
+    REPOSITORY,
     Process,
     aggregator,
     eventually,
@@ -60,6 +62,25 @@ def check_a_quantile_lies_in_the_right_bucket():
         server.expect_every_scrape_worked()
 
 
+def check_every_query_of_the_readme_returns_rows():
+    flow = {
+        "name": "checkout",
+        "slo": {"latency": "5s", "objective": 99.9},
+        "labels": {"tenant": 'span.attributes["tenant"]'},
+    }
+    queries = re.findall(r"```promql\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    expect(len(queries) >= 5, f"only {len(queries)} queries in README.md")
+    with aggregator(**SCRAPED_EVERY_SECOND, flows=[flow]) as running, prometheus(running) as server:
+        for number in range(10):
+            push_flow(running, "checkout", f"order-{number}", 42, label_values={"tenant": "a"})
+        count = 'sum(flow_latency_seconds_count{flow="checkout",tenant="a"})'
+        eventually(lambda: server.query(count), 10, count, alive=running)
+        for query in queries:
+            eventually(lambda query=query: len(server.rows(query)) > 0, True, query, alive=running)
+        expect_close(server.rows(queries[0])[0], 58.5, 5, "p95 of flows of 42 s")
+        expect_close(server.rows(queries[2])[0], 1000, 1, "burn rate when every flow is bad")
+
+
 def check_every_scrape_works_amid_hostile_pushes():
     with aggregator(**SCRAPED_EVERY_SECOND) as running, prometheus(running) as server:
         for push in hostile.PUSHES:
@@ -71,10 +92,10 @@ def check_every_scrape_works_amid_hostile_pushes():
         server.expect_every_scrape_worked()
 
 
-def push_flow(running, name, identity, seconds):
+def push_flow(running, name, identity, seconds, **fields):
     """Two stages of one flow, `seconds` apart, of which the second ends it."""
     placed = int(time.time()) - 60
-    common = {"id": identity, "name": name}
+    common = {"id": identity, "name": name, **fields}
     status, reply = running.push(
         [
             {**common, "stage": "placed", "created_at": rfc3339(placed)},
@@ -107,14 +128,19 @@ class Prometheus(Process):
 
     def query(self, expression, at=None):
         """The value of an expression that has at most one series; None without any."""
+        rows = self.rows(expression, at)
+        expect(len(rows) <= 1, f"{expression} has {len(rows)} series")
+        return rows[0] if rows else None
+
+    def rows(self, expression, at=None):
+        """The values of an expression."""
         parameters = {"query": expression}
         if at is not None:
             parameters["time"] = f"{at:.3f}"
         status, text = get(f"{self._url}/api/v1/query?{urllib.parse.urlencode(parameters)}")
         expect_equal(status, 200, f"status of the query {expression}, reply {text}")
         result = json.loads(text)["data"]["result"]
-        expect(len(result) <= 1, f"{expression} has {len(result)} series")
-        return float(result[0]["value"][1]) if result else None
+        return [float(series["value"][1]) for series in result]
 
     def expect_every_scrape_worked(self):
         expect_equal(self.query("min_over_time(up[1h])"), 1, "the worst scrape")

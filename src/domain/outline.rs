@@ -359,7 +359,8 @@ impl Family {
         let mut answered = vec![false; nodes.len()];
         for (node, parent) in nodes.iter().zip(&self.parents) {
             if let Some(parent) = *parent {
-                answered[parent] |= node.kind == Kind::Consumer || node.stage != nodes[parent].stage;
+                let other_stage = node.counts && nodes[parent].counts && node.stage != nodes[parent].stage;
+                answered[parent] |= node.kind == Kind::Consumer || other_stage;
             }
         }
         nodes.iter().zip(&answered).any(|(node, answered)| node.kind == Kind::Producer && !answered)

@@ -104,11 +104,13 @@ impl SpanRules {
         self.truncated.swap(0, Relaxed)
     }
 
+    /// What all rules say about a span, if one with the same fingerprint has been seen.
+    pub fn known(&self, fingerprint: &[u8]) -> Option<Interned> {
+        self.cache.get(fingerprint).map(|known| known.clone())
+    }
+
     /// What all rules say about a span with these values; `fingerprint` must tell any two of them apart.
-    pub fn facts(&self, fingerprint: &[u8], slots: &Slots<'_, '_>, is_entry: bool) -> Interned {
-        if let Some(known) = self.cache.get(fingerprint) {
-            return known.clone();
-        }
+    pub fn learn(&self, fingerprint: &[u8], slots: &Slots<'_, '_>, is_entry: bool) -> Interned {
         let interned = self.evaluate(slots, is_entry);
         if self.cache.len() >= CACHE_ENTRIES {
             self.cache.clear();

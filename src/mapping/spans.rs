@@ -207,12 +207,15 @@ impl<'r> SpanMapper<'r> {
         for values in [&self.resource, &self.scope, &self.span] {
             values.write_fingerprint(&mut self.fingerprint);
         }
+        if let Some(known) = self.rules.known(&self.fingerprint) {
+            return known;
+        }
         let all = [&self.span, &self.scope, &self.resource];
         let values: Vec<Option<Value<'_>>> = (0..self.rules.paths().len())
             .map(|slot| all.iter().find_map(|values| values.get(slot)))
             .collect();
         let slots = Slots { values: &values, is_root_span: is_root };
-        self.rules.facts(&self.fingerprint, &slots, is_entry)
+        self.rules.learn(&self.fingerprint, &slots, is_entry)
     }
 
     /// The slot of the attribute `key` among those that are read.

@@ -12,8 +12,10 @@ pub mod text;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
+
+use tracing::warn;
 
 use crate::aggregator::{Effects, Population};
 use crate::domain::catalog::Catalog;
@@ -46,8 +48,17 @@ pub struct Metrics {
     settings: Settings,
     flows: RwLock<HashMap<FlowId, Arc<FlowMetrics>>>,
     own: OwnMetrics,
+    warned: Warned,
     /// Set at shutdown: the last scrape must not find new series at zero.
     show_all: AtomicBool,
+}
+
+/// What has been said once and need not be said again.
+#[derive(Debug, Default)]
+struct Warned {
+    sampled: OnceLock<()>,
+    over_limit: OnceLock<()>,
+    flow_refused: OnceLock<()>,
 }
 
 /// A way in, as the value of the label `transport`.
@@ -101,6 +112,7 @@ impl Metrics {
             settings,
             flows: RwLock::default(),
             own: OwnMetrics::new(),
+            warned: Warned::default(),
             show_all: AtomicBool::new(false),
         };
         for flow in catalog.fixed() {
@@ -118,7 +130,12 @@ impl Metrics {
         for (kind, count) in &received.warnings {
             self.own.requests.push_warnings.with_label_values(&[*kind]).inc_by(*count);
         }
-        self.own.events.sampled.inc_by(received.sampled);
+        if received.sampled > 0 {
+            self.own.events.sampled.inc_by(received.sampled);
+            self.warned.sampled.get_or_init(|| {
+                warn!("spans arrive that were sampled (tracestate ot=th): counts are those of the sample");
+            });
+        }
         self.own.requests.values_truncated.inc_by(received.truncated);
     }
 
@@ -130,6 +147,9 @@ impl Metrics {
     /// Counts a push that was refused because there are too many flows.
     pub fn flow_refused(&self) {
         self.own.requests.flows_refused.inc();
+        self.warned.flow_refused.get_or_init(|| {
+            warn!("pushes are refused: they have created as many flows as push.flows allows");
+        });
     }
 
     /// Shows the fingerprint of the config in force.
@@ -143,7 +163,12 @@ impl Metrics {
         own.instances.opened.inc_by(effects.opened);
         own.events.duplicate.inc_by(effects.duplicates);
         own.events.conflict.inc_by(effects.conflicts);
-        own.events.over_limit.inc_by(effects.over_limit);
+        if effects.over_limit > 0 {
+            own.events.over_limit.inc_by(effects.over_limit);
+            self.warned.over_limit.get_or_init(|| {
+                warn!("events find no room: see limits.instances and limits.events_per_instance");
+            });
+        }
         own.events.unmatched.inc_by(effects.unmatched);
         own.events.after_folding.inc_by(effects.after_folding);
         own.instances.tombstones_evicted.inc_by(effects.tombstones_evicted);

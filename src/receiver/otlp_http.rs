@@ -4,19 +4,23 @@
 //! (OTLP specification, OTLP/HTTP response).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceResponse,
 };
 use prost::Message;
 use serde_json::json;
+use tower::util::option_layer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{Refusal, accept_traces, body};
 use crate::mapping::spans::MappedSpans;
@@ -30,8 +34,8 @@ struct Receiver {
     request_bytes: usize,
 }
 
-/// The routes of OTLP over HTTP.
-pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
+/// The routes of OTLP over HTTP. Browsers may call them from pages at `cors_origins`, never with credentials.
+pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize, cors_origins: Vec<String>) -> Router {
     let receiver = Receiver { pipeline, request_bytes };
     let export = || post(export).fallback(method_not_allowed);
     Router::new()
@@ -40,6 +44,31 @@ pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
         .route("/v1/traces/", export())
         .fallback(not_found)
         .with_state(receiver)
+        .layer(option_layer((!cors_origins.is_empty()).then(|| cors(cors_origins))))
+}
+
+fn cors(origins: Vec<String>) -> CorsLayer {
+    let allowed = move |origin: &HeaderValue, _: &Parts| {
+        origin.to_str().is_ok_and(|origin| origins.iter().any(|pattern| origin_matches(pattern, origin)))
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(allowed))
+        .allow_methods([Method::POST])
+        .allow_headers([CONTENT_TYPE, CONTENT_ENCODING])
+        .max_age(CORS_MAX_AGE)
+}
+
+/// How long a browser may remember that it may call us.
+const CORS_MAX_AGE: Duration = Duration::from_secs(7200);
+
+/// Whether an origin is the pattern, of which one part may be `*`.
+fn origin_matches(pattern: &str, origin: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == origin,
+        Some((start, end)) => {
+            origin.len() >= start.len() + end.len() && origin.starts_with(start) && origin.ends_with(end)
+        }
+    }
 }
 
 /// How the request is written, and so the answer.
@@ -165,4 +194,22 @@ fn respond(status: StatusCode, format: Format, body: Vec<u8>) -> Response {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, format.content_type());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_matches_itself_or_a_pattern_with_one_star() {
+        for (pattern, origin, expected) in [
+            ("https://shop.example", "https://shop.example", true),
+            ("https://shop.example", "https://shop.example.evil", false),
+            ("https://*.example", "https://a.b.example", true),
+            ("https://*.example", "https://example", false),
+            ("*", "https://anything", true),
+        ] {
+            assert_eq!(origin_matches(pattern, origin), expected, "{pattern} {origin}");
+        }
+    }
 }
