@@ -94,7 +94,9 @@ pub fn decide(flow: &Flow, key: &Key, progress: &Progress, clocks: &Clocks, now:
     let until = [by_evidence, by_quiet].into_iter().flatten().fold(too_old, Arrival::min);
 
     if until > now {
-        return Verdict::Wait { until, fold: quiet <= now };
+        let fold = quiet <= now;
+        // It cannot be over before `until`, but it is folded as soon as its quiet period has passed.
+        return Verdict::Wait { until: if fold { until } else { until.min(quiet) }, fold };
     }
     // What is known to have ended closes by what showed it, whichever timer was first.
     Verdict::Close(evidence.unwrap_or(if by_quiet.is_some_and(|at| at <= too_old) {

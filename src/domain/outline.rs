@@ -363,6 +363,8 @@ impl Family {
                 answered[parent] |= node.kind == Kind::Consumer || other_stage;
             }
         }
-        nodes.iter().zip(&answered).any(|(node, answered)| node.kind == Kind::Producer && !answered)
+        nodes.iter().zip(&answered).any(|(node, answered)| {
+            node.kind == Kind::Producer && !node.flags.has(Flags::IGNORED) && !answered
+        })
     }
 }
