@@ -81,8 +81,7 @@ impl Catalog {
             return Err(CannotCreate::TooMany);
         }
         let metrics = self.fixed.iter().chain(&pushed.flows).filter_map(|flow| flow.metric.as_ref());
-        let names = metrics.chain(self.fixed.iter().map(|flow| &flow.name));
-        if let Some(other) = names.into_iter().find(|other| overlap(name, other)) {
+        if let Some(other) = metrics.into_iter().find(|other| overlap(name, other)) {
             return Err(CannotCreate::Overlaps(Arc::clone(other)));
         }
         let place = self.fixed.len() + pushed.flows.len();

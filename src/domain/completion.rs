@@ -37,6 +37,11 @@ pub enum Verdict {
 }
 
 impl Progress {
+    /// Whether a span without a parent has come.
+    pub fn has_root(&self) -> bool {
+        self.root.is_some_and(|root| !root.parent.is_some())
+    }
+
     /// Whether something that the flow requires has not come: `start` and `end` if given, else `expect`. A push
     /// that says `final` is the end.
     pub fn lacks_required(&self, flow: &Flow) -> bool {
@@ -62,7 +67,7 @@ impl Progress {
             Some(Reason::End)
         } else if flow.ends.is_empty() && !flow.expect.is_empty() && self.expects_all(flow) {
             Some(Reason::Expect)
-        } else if root_rule && self.root && self.missing_parent == MissingParent::None {
+        } else if root_rule && self.has_root() && self.missing_parent == MissingParent::None {
             Some(Reason::Root)
         } else {
             None
@@ -71,7 +76,7 @@ impl Progress {
 
     /// Whether we may have missed how it began, should there have been an occasion to miss it.
     fn beginning_is_missing(&self, flow: &Flow) -> bool {
-        if flow.start.is_some() { !self.started } else { self.spans && !self.root }
+        if flow.start.is_some() { !self.started } else { self.spans && !self.has_root() }
     }
 }
 

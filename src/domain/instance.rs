@@ -325,14 +325,14 @@ impl Instance {
             Body::Stub(stub) => *stub,
         };
         stub.settle(&flow);
+        let progress = stub.outline.progress(&flow);
         // A trace whose root is ignored is no trace to the flow that takes what nobody else wants.
         let ignored = flow.origin == Origin::BuiltIn
-            && stub.outline.root().is_some_and(|root| root.flags.has(Flags::IGNORED));
+            && progress.root.is_some_and(|root| root.flags.has(Flags::IGNORED));
         if flow.id == rules.unmatched().id || stub.summary.events == 0 || ignored {
             let Summary { events, ignored, foreign, .. } = stub.summary;
             return (Finished::Unmatched { events: events + foreign, ignored }, None);
         }
-        let progress = stub.outline.progress(&flow);
         let extent = stub.bounds(&flow, &progress);
         let outcome = completion::outcome(&flow, &progress, &clocks, reason, loss);
         let closed = stub.finish(flow, key, &progress, outcome, reason, now.since(clocks.first), wake);
@@ -411,7 +411,7 @@ impl Stub {
     /// Where the latency starts and ends in event time; `None` while one of the two is unknown.
     fn bounds(&self, flow: &Flow, progress: &Progress) -> Extent {
         if flow.measure == Measure::Root {
-            return self.outline.root().map(|root| (root.start, root.end));
+            return progress.root.map(|root| (root.start, root.end));
         }
         let (earliest, latest) = self.summary.extent?;
         let start = if flow.start.is_none() { Some(earliest) } else { self.summary.start };
@@ -461,7 +461,7 @@ impl Stub {
             skewed: self.summary.skewed,
             coarsened: self.coarsened,
             reversed,
-            orphan_root: progress.spans && !progress.root,
+            orphan_root: progress.spans && !progress.has_root(),
             unanswered: progress.unanswered,
             label_conflict,
         };

@@ -70,8 +70,8 @@ pub struct Progress {
     pub finals: bool,
     /// Bit k: the k-th expected stage has been seen.
     pub expected: u64,
-    /// A span without a parent has come.
-    pub root: bool,
+    /// The span without a parent that starts first; without one, the earliest whose parent is missing.
+    pub root: Option<Node>,
     /// Whether a push has come.
     pub pushes: bool,
     /// Whether a span has come.
@@ -183,7 +183,7 @@ impl Outline {
     /// How far the instance has come.
     pub fn progress(&self, flow: &Flow) -> Progress {
         let family = Family::of(&self.nodes);
-        let root = family.root(&self.nodes);
+        let root = family.root(&self.nodes).map(|index| self.nodes[index]);
         let mut entered = vec![false; self.stages.len()];
         let mut entered_in_error = vec![false; self.stages.len()];
         for (index, node) in self.nodes.iter().enumerate() {
@@ -219,16 +219,16 @@ impl Outline {
             ends,
             finals: self.signals.finals,
             expected,
-            root: root.is_some_and(|root| !self.nodes[root].parent.is_some()),
+            root,
             pushes: self.signals.pushes,
             spans: self.signals.spans,
             missing_parent: if self.overflowed { MissingParent::None } else { family.missing },
             unanswered: !self.overflowed && family.unanswered(&self.nodes),
-            error: self.error(root.map(|root| &self.nodes[root]), ends_in_error, flow),
+            error: self.error(root, ends_in_error, flow),
         }
     }
 
-    fn error(&self, root: Option<&Node>, ends_in_error: u32, flow: &Flow) -> bool {
+    fn error(&self, root: Option<Node>, ends_in_error: u32, flow: &Flow) -> bool {
         let ended_as_error = (flow.ends.iter().enumerate())
             .any(|(bit, alternative)| alternative.is_error && ends_in_error & (1 << bit) != 0);
         let by_status = if self.signals.has_error_if {
@@ -237,11 +237,6 @@ impl Outline {
             ends_in_error != 0 || root.is_some_and(|root| root.counts && root.flags.has(Flags::ERROR))
         };
         by_status || ended_as_error || self.signals.push_error
-    }
-
-    /// The root: the span without a parent that starts first; without one, the earliest whose parent is missing.
-    pub fn root(&self) -> Option<&Node> {
-        Family::of(&self.nodes).root(&self.nodes).map(|index| &self.nodes[index])
     }
 
     /// From when on a CONSUMER had work to do: its producer's start, or its own when its parent is no PRODUCER.
@@ -316,16 +311,18 @@ struct Family {
 
 impl Family {
     fn of(nodes: &[Node]) -> Self {
-        let mut by_span: HashMap<SpanId, usize> = HashMap::with_capacity(nodes.len());
-        for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.span.is_some()) {
-            // Zipkin-style shared ids: the side that serves is the parent of what happens inside.
-            let rank = |node: &Node| (node.kind != Kind::Server, node.kind, node.service);
-            let place = by_span.entry(node.span).or_insert(index);
-            if rank(node) < rank(&nodes[*place]) {
-                *place = index;
-            }
-        }
-        let parents: Vec<_> = nodes.iter().map(|node| by_span.get(&node.parent).copied()).collect();
+        // Zipkin-style shared ids: the side that serves is the parent of what happens inside.
+        let rank = |&index: &usize| {
+            let node = &nodes[index];
+            (node.span, node.kind != Kind::Server, node.kind, node.service)
+        };
+        let mut by_span: Vec<usize> = (0..nodes.len()).filter(|&index| nodes[index].span.is_some()).collect();
+        by_span.sort_unstable_by_key(rank);
+        let find = |parent: SpanId| {
+            let first = by_span.partition_point(|&index| nodes[index].span < parent);
+            by_span.get(first).copied().filter(|&index| nodes[index].span == parent)
+        };
+        let parents: Vec<_> = nodes.iter().map(|node| find(node.parent)).collect();
         let missing = nodes
             .iter()
             .zip(&parents)
