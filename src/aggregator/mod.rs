@@ -437,7 +437,7 @@ impl Aggregator {
             let Slot::Open(instance) = slot.value_mut() else {
                 continue;
             };
-            let reason = instance.evidence(&key).unwrap_or(Reason::Shutdown);
+            let reason = instance.ended(&key, now).unwrap_or(Reason::Shutdown);
             // It is closed early, not late.
             instance.wake = now;
             let grave = instance.grave(now);

@@ -80,6 +80,13 @@ impl Progress {
     }
 }
 
+/// What shows at `now` that the instance has ended, if anything does. The holds delay the root rule only: the other
+/// kinds of evidence say what they say.
+pub fn ended(flow: &Flow, key: &Key, progress: &Progress, clocks: &Clocks, now: Arrival) -> Option<Reason> {
+    let is_held = held_until(flow, progress, clocks) > now;
+    progress.evidence(flow, key).filter(|reason| *reason != Reason::Root || !is_held)
+}
+
 /// Whether the instance is over at `now`, and else when to look again.
 pub fn decide(flow: &Flow, key: &Key, progress: &Progress, clocks: &Clocks, now: Arrival) -> Verdict {
     let timers = &flow.timers;
@@ -87,7 +94,7 @@ pub fn decide(flow: &Flow, key: &Key, progress: &Progress, clocks: &Clocks, now:
     let too_old = age_limit(flow, clocks);
     let held = held_until(flow, progress, clocks);
 
-    // Rule 1. The holds delay the root rule only: the other kinds of evidence say what they say.
+    // Rule 1.
     let evidence = progress.evidence(flow, key);
     let by_evidence = evidence.map(|reason| {
         let lingered = clocks.last.plus(timers.linger);

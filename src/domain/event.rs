@@ -143,11 +143,15 @@ impl Facts {
 }
 
 impl Event {
-    /// Whether both are reports of the same thing: for spans (span id, kind, service), for pushes (stage, final).
+    /// Whether both are reports of the same thing: for spans (span id, kind, service), for pushes (flow, stage, final).
     pub fn same_identity(&self, other: &Event) -> bool {
+        let same_push = || {
+            let flow = |event: &Event| event.facts.push.as_ref().map(|push| push.flow);
+            flow(self) == flow(other) && self.flags.has(Flags::FINAL) == other.flags.has(Flags::FINAL)
+        };
         self.span == other.span
             && self.kind == other.kind
-            && (self.kind != Kind::Push || self.flags.has(Flags::FINAL) == other.flags.has(Flags::FINAL))
+            && (self.kind != Kind::Push || same_push())
             && (Arc::ptr_eq(&self.facts, &other.facts) || self.facts.service == other.facts.service)
     }
 

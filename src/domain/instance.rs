@@ -11,7 +11,7 @@ use super::completion::{self, Clocks, Verdict};
 use super::event::{Event, Flags, Kind};
 use super::flow::{Flow, Measure, OnIncomplete, Origin};
 use super::ids::{FlowId, Key, SpanId};
-use super::outline::{MissingParent, Outline, Progress};
+use super::outline::{Outline, Progress};
 use super::result::{Closed, Finished, Latency, Notes, Outcome, Reason, StageTime};
 use super::summary::{StageSummary, Summary};
 use super::time::{Arrival, EventTime, nanoseconds};
@@ -128,6 +128,9 @@ impl Instance {
     /// Takes an event in.
     pub fn record(&mut self, event: Event, now: Arrival, rules: &impl Rules) -> Recorded {
         if let Some(known) = self.meet(&event) {
+            if known == Recorded::Conflict {
+                self.choose_flow_again(rules);
+            }
             return known;
         }
         self.clocks.last = now;
@@ -220,6 +223,18 @@ impl Instance {
         false
     }
 
+    /// Chooses anew among the events that are kept: the report that made the choice may have been replaced.
+    fn choose_flow_again(&mut self, rules: &impl Rules) {
+        let Body::Detailed { events, .. } = &self.body else { return };
+        let pins = events.iter().filter_map(|event| event.facts.push.as_ref().map(|push| push.flow));
+        let matches = events.iter().filter_map(|event| event.facts.matched);
+        let chosen = pins.min().or_else(|| matches.min()).unwrap_or(rules.unmatched().id);
+        if chosen != self.flow.id {
+            self.flow = rules.flow(chosen);
+            self.overdue = false;
+        }
+    }
+
     fn record_beyond_cap(&mut self, event: &Event, rules: &impl Rules) -> Recorded {
         // Without a flow there is nothing to fold it under.
         if self.flow.id == rules.unmatched().id {
@@ -268,13 +283,9 @@ impl Instance {
         self.flow.slo.filter(|_| !self.overdue).map(|slo| self.clocks.first.plus(slo.latency))
     }
 
-    /// What shows at this moment that it has ended, if anything does.
-    pub fn evidence(&self, key: &Key) -> Option<Reason> {
-        let progress = self.progress();
-        progress.evidence(&self.flow, key).filter(|reason| {
-            *reason != Reason::Root
-                || (progress.missing_parent == MissingParent::None && !progress.unanswered)
-        })
+    /// What shows at `now` that it has ended, if anything does.
+    pub fn ended(&self, key: &Key, now: Arrival) -> Option<Reason> {
+        completion::ended(&self.flow, key, &self.progress(), &self.clocks, now)
     }
 
     fn progress(&self) -> Progress {
@@ -388,15 +399,21 @@ impl Stub {
     }
 
     fn meet(&mut self, flow: &Flow, event: &Event) -> Option<Recorded> {
-        let node = self.outline.find(event)?;
+        let place = self.outline.find(event)?;
+        let node = *self.outline.at(place);
         let push = event.kind == Kind::Push;
         let same_time = push || (node.start, node.end) == (event.start, event.end);
         let same = same_time && (node.parent, node.flags) == (event.parent, event.flags);
         // A join cannot be undone: the longer of two reports of a span counts, the earlier of two pushes.
         let longer = if push { event.end < node.end } else { event.end > node.end };
-        let awaited = self.waiting.iter().any(|consumer| consumer.same_identity(event));
-        if let Some(view) = event.facts.view(flow.id).filter(|_| node.counts && longer && !awaited) {
-            self.summary.join_again(flow, event, view, event.start);
+        if longer {
+            self.outline.replace(place, flow, event);
+            if let Some(awaited) = self.waiting.iter_mut().find(|consumer| consumer.same_identity(event)) {
+                *awaited = event.clone();
+            } else if let Some(view) = event.facts.view(flow.id).filter(|_| node.counts) {
+                let start = if is_consumer(event) { self.outline.consumer_start(event) } else { None };
+                self.summary.join_again(flow, event, view, start.unwrap_or(event.start));
+            }
         }
         Some(if same { Recorded::Duplicate } else { Recorded::Conflict })
     }

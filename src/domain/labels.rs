@@ -112,14 +112,15 @@ fn disagree(rule: Pick, candidates: &[Candidate]) -> bool {
 }
 
 fn pick(rule: Pick, candidates: &[Candidate]) -> Option<Arc<str>> {
-    let first = || candidates.iter().min_by(|a, b| a.first.cmp(&b.first));
+    // Two pushes of one stage may have the same time: the value decides then, never the order of arrival.
+    let first = || candidates.iter().min_by_key(|candidate| (&candidate.first, &candidate.value));
     let chosen = match rule {
         Pick::First => first(),
-        Pick::Last => candidates.iter().max_by(|a, b| a.last.cmp(&b.last)),
+        Pick::Last => candidates.iter().max_by_key(|candidate| (&candidate.last, &candidate.value)),
         Pick::Root => candidates
             .iter()
             .filter(|candidate| candidate.root.is_some())
-            .min_by(|a, b| a.root.cmp(&b.root))
+            .min_by_key(|candidate| (&candidate.root, &candidate.value))
             .or_else(first),
         Pick::Max => by_size(candidates).last().copied(),
         Pick::Min => by_size(candidates).first().copied(),

@@ -128,14 +128,24 @@ impl Outline {
     }
 
     /// The place of the event with the same identity, if it is in the outline.
-    pub fn find(&self, event: &Event) -> Option<&Node> {
-        let service = service_tag(&event.facts.service);
-        self.nodes.iter().find(|node| {
+    pub fn find(&self, event: &Event) -> Option<usize> {
+        let service = service_tag(event);
+        self.nodes.iter().position(|node| {
             node.span == event.span
                 && node.kind == event.kind
                 && node.service == service
                 && (node.kind != Kind::Push || node.flags.has(Flags::FINAL) == event.flags.has(Flags::FINAL))
         })
+    }
+
+    /// What is known of the event at a place.
+    pub fn at(&self, place: usize) -> &Node {
+        &self.nodes[place]
+    }
+
+    /// Puts another report of an event in the place of the one that is known.
+    pub fn replace(&mut self, place: usize, flow: &Flow, event: &Event) {
+        self.nodes[place] = self.node(flow, event);
     }
 
     /// Number of events that have a place.
@@ -152,16 +162,17 @@ impl Outline {
         let view = event.facts.view(flow.id).filter(|_| !event.flags.has(Flags::IGNORED));
         if let Some(view) = view {
             self.signals.join(flow, event, view);
-        } else if event.kind != Kind::Push {
-            self.signals.spans = true;
         }
+        // Those that are no events of the flow are there all the same.
+        self.signals.pushes |= event.kind == Kind::Push;
+        self.signals.spans |= event.kind != Kind::Push;
         let stage = view.map_or(0, |view| self.stage_index(&view.stage));
         Node {
             span: event.span,
             parent: event.parent,
             start: event.start,
             end: event.end,
-            service: service_tag(&event.facts.service),
+            service: service_tag(event),
             stage,
             kind: event.kind,
             flags: event.flags,
@@ -281,11 +292,8 @@ impl Signals {
         self.error_if |= view.error == Some(true);
         self.has_error_if |= view.error.is_some();
         if event.kind == Kind::Push {
-            self.pushes = true;
             self.push_error |= in_error;
             self.finals |= event.flags.has(Flags::FINAL);
-        } else {
-            self.spans = true;
         }
     }
 }
@@ -295,10 +303,12 @@ fn stage_alone(boundary: &Boundary) -> Option<&Arc<str>> {
     boundary.stage.as_ref().filter(|_| !boundary.conditional)
 }
 
-fn service_tag(service: &str) -> u32 {
+/// Tells apart services that report one span id with one kind, and flows that are pushed one stage; half of a hash is
+/// plenty for that.
+fn service_tag(event: &Event) -> u32 {
     let mut hasher = DefaultHasher::new();
-    service.hash(&mut hasher);
-    // Only tells apart services that report one span id with one kind; half of the hash is plenty.
+    event.facts.service.hash(&mut hasher);
+    event.facts.push.as_ref().map(|push| push.flow).hash(&mut hasher);
     (hasher.finish() >> 32) as u32
 }
 
