@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use file::{ConfigError, Loaded};
-pub use overrides::{Override, settings};
+pub use overrides::{Override, Setting, settings};
 
 use crate::mapping::flows::{Defaults, FlowConfig};
 

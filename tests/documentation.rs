@@ -56,7 +56,7 @@ fn every_metric_on_the_page_is_described_in_the_readme_and_the_other_way_round()
 #[test]
 fn every_setting_group_is_described_in_the_readme() {
     let readme = read("README.md");
-    for setting in config::settings() {
+    for config::Setting { path: setting, .. } in config::settings() {
         let group = format!("{}.*", setting.split('.').next().unwrap());
         assert!(
             readme.contains(&format!("`{setting}")) || readme.contains(&group),

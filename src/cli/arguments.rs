@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 use serde_json::{Map, Value};
 
-use crate::config::{Override, settings};
+use crate::config::{Override, Setting, settings};
 
 /// What to do.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ fn serve(matches: &ArgMatches) -> Command {
 /// Environment first, flags over it.
 fn overrides(matches: &ArgMatches) -> Vec<Override> {
     let mut overrides = Override::from_environment(|name| std::env::var(name).ok());
-    for path in settings() {
+    for Setting { path, .. } in settings() {
         if let Some(value) = matches.get_one::<String>(&path) {
             overrides.push(Override::from_flag(&path, value));
         }
@@ -85,10 +85,16 @@ pub(super) fn command() -> Clap {
 }
 
 fn setting_arguments() -> Vec<Arg> {
-    let argument = |path: String| {
+    let argument = |setting: Setting| {
         // Flags live as long as the process.
-        let path: &'static str = path.leak();
-        Arg::new(path).long(path).value_name("VALUE").help_heading("Settings").hide_short_help(true)
+        let path: &'static str = setting.path.leak();
+        let help = format!("Default: {}", setting.default);
+        Arg::new(path)
+            .long(path)
+            .value_name("VALUE")
+            .help(help)
+            .help_heading("Settings")
+            .hide_short_help(true)
     };
     settings().into_iter().map(argument).collect()
 }

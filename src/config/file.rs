@@ -192,15 +192,19 @@ fn parse<T: for<'de> Deserialize<'de>>(source: &Source) -> Result<T, ConfigError
         source.text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
     let text = if is_empty { "{}" } else { &source.text };
     serde_saphyr::from_str(text).map_err(|error| {
-        let problem = error.to_string();
-        match error.location() {
-            Some(place) => ConfigError::At {
-                file: source.name.clone(),
-                line: usize::try_from(place.line()).unwrap_or(0),
-                column: usize::try_from(place.column()).unwrap_or(0),
-                problem,
-            },
-            None => ConfigError::File { file: source.name.clone(), problem },
+        let Some(place) = error.location() else {
+            return ConfigError::File { file: source.name.clone(), problem: error.to_string() };
+        };
+        let (line, column) = (place.line(), place.column());
+        // The parser names the place, too, and a file that it does not know.
+        let text = error.to_string().replace("<input>", &source.name);
+        let text =
+            text.trim_start_matches("error: ").trim_start_matches(&format!("line {line} column {column}: "));
+        ConfigError::At {
+            file: source.name.clone(),
+            line: usize::try_from(line).unwrap_or(0),
+            column: usize::try_from(column).unwrap_or(0),
+            problem: text.to_owned(),
         }
     })
 }

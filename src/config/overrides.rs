@@ -17,11 +17,20 @@ pub struct Override {
     pub origin: String,
 }
 
-/// All settings that a flag or a variable can give, as paths. The flows are not among them.
-pub fn settings() -> Vec<String> {
-    let mut paths = Vec::new();
-    collect(&defaults(), "", &mut paths);
-    paths
+/// A setting that a flag or a variable can give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its path, such as `listen.http`.
+    pub path: String,
+    /// Its default as text.
+    pub default: String,
+}
+
+/// All settings that a flag or a variable can give. The flows are not among them.
+pub fn settings() -> Vec<Setting> {
+    let mut settings = Vec::new();
+    collect(&defaults(), "", &mut settings);
+    settings
 }
 
 /// The environment variable of a setting.
@@ -50,7 +59,7 @@ impl Override {
         if let Some(level) = get("LOG_LEVEL").filter(|level| !level.is_empty()) {
             overrides.push(set("log.level", "LOG_LEVEL".to_owned(), level.to_lowercase()));
         }
-        for path in settings() {
+        for Setting { path, .. } in settings() {
             let variable = variable(&path);
             if let Some(value) = get(&variable) {
                 overrides.push(set(&path, variable, value));
@@ -88,14 +97,15 @@ fn defaults() -> Value {
     serde_json::to_value(Config::default()).unwrap_or_default()
 }
 
-fn collect(value: &Value, path: &str, paths: &mut Vec<String>) {
+fn collect(value: &Value, path: &str, settings: &mut Vec<Setting>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                collect(value, &path, paths);
+                collect(value, &path, settings);
             }
         }
-        _ => paths.push(path.to_owned()),
+        Value::String(text) => settings.push(Setting { path: path.to_owned(), default: text.clone() }),
+        other => settings.push(Setting { path: path.to_owned(), default: other.to_string() }),
     }
 }

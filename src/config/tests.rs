@@ -33,7 +33,7 @@ fn the_config_file_in_the_repository_shows_the_defaults_and_all_of_them() {
     assert!(shown.flows.is_empty());
     let text = std::fs::read_to_string(path).unwrap();
     let tree: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
-    for setting in settings() {
+    for Setting { path: setting, .. } in settings() {
         let place = setting.split('.').try_fold(&tree, |node, key| node.get(key));
         assert!(place.is_some(), "{setting} is not shown");
     }
@@ -41,9 +41,10 @@ fn the_config_file_in_the_repository_shows_the_defaults_and_all_of_them() {
 
 #[test]
 fn no_two_settings_share_a_variable() {
-    let variables: HashSet<String> = settings().iter().map(|path| path.replace('.', "_")).collect();
+    let variables: HashSet<String> =
+        settings().iter().map(|setting| setting.path.replace('.', "_")).collect();
     assert_eq!(variables.len(), settings().len());
-    assert!(settings().contains(&"listen.otlp_grpc".to_owned()));
+    assert!(settings().iter().any(|setting| setting.path == "listen.otlp_grpc"));
 }
 
 #[test]
