@@ -218,7 +218,7 @@ impl Aggregator {
         };
         if let Slot::Closed(tombstone) = slot.value_mut() {
             if tombstone.remember || now < tombstone.expires {
-                meet_tombstone(tombstone, events, now, effects);
+                meet_tombstone(tombstone, events, now, rules, effects);
                 return None;
             }
             // Its time is over, only the sweep has not come by yet: a new instance.
@@ -472,10 +472,12 @@ fn meet_tombstone(
     tombstone: &mut Tombstone,
     events: impl Iterator<Item = Event>,
     now: Arrival,
+    rules: &impl Rules,
     effects: &mut Effects,
 ) {
+    let flow = tombstone.flow.map_or_else(|| Arc::clone(rules.unmatched()), |flow| rules.flow(flow));
     for event in events {
-        let lateness = tombstone.meet(&event, now);
+        let lateness = tombstone.meet(&flow, &event, now);
         match tombstone.flow {
             Some(flow) => effects.late.push(late(flow, &event, Some(lateness))),
             None => effects.unmatched += 1,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::event::{Event, Flags, Kind, View};
-use super::flow::{At, Boundary, Flow};
+use super::flow::{At, Boundary, Flow, Measure};
 use super::intervals::Intervals;
 use super::labels::Candidates;
 use super::outline::Outline;
@@ -104,6 +104,22 @@ impl Summary {
     /// Bounds the memory of a stub; returns how many gaps inside stages were lost.
     pub fn coarsen(&mut self) -> u64 {
         self.stages.iter_mut().map(|stage| stage.intervals.coarsen(Self::STUB_INTERVALS)).sum()
+    }
+}
+
+/// Where the latency would start and end if there were only this event; `None` where it has no say.
+pub fn bounds_of(flow: &Flow, event: &Event) -> (Option<EventTime>, Option<EventTime>) {
+    let mut alone = Summary::default();
+    alone.join(flow, event, event.start);
+    let (earliest, latest) = alone.extent.unzip();
+    let is_root = event.kind != Kind::Push && !event.parent.is_some();
+    match flow.measure {
+        Measure::Root if is_root => (earliest, latest),
+        Measure::Root => (None, None),
+        Measure::Extent => (
+            if flow.start.is_none() { earliest } else { alone.start },
+            if flow.ends.is_empty() { latest } else { alone.end },
+        ),
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::event::Event;
+use super::flow::Flow;
 use super::ids::FlowId;
+use super::summary::bounds_of;
 use super::time::{Arrival, EventTime};
 
 /// The grave of one instance.
@@ -34,10 +36,12 @@ pub struct Lateness {
 
 impl Tombstone {
     /// Takes note of a late event: renews the tombstone and tells how late it was.
-    pub fn meet(&mut self, event: &Event, now: Arrival) -> Lateness {
+    pub fn meet(&mut self, flow: &Flow, event: &Event, now: Arrival) -> Lateness {
         self.expires = now.plus(self.lifetime);
+        let (start, end) = bounds_of(flow, event);
         let extension = self.extent.map_or(0, |(earliest, latest)| {
-            earliest.nanoseconds_since(event.start).saturating_add(event.end.nanoseconds_since(latest))
+            let before = start.map_or(0, |start| earliest.nanoseconds_since(start));
+            before.saturating_add(end.map_or(0, |end| end.nanoseconds_since(latest)))
         });
         Lateness { late: now.since(self.closed), extension: Duration::from_nanos(extension) }
     }
