@@ -16,7 +16,7 @@ use crate::domain::time::Arrival;
 use crate::listener::{self, BindError, Bound};
 use crate::mapping::flows::Compiled;
 use crate::mapping::push::PushLimits;
-use crate::mapping::spans::TimeLimits;
+use crate::mapping::spans::{Rejection, TimeLimits};
 use crate::metrics::{Metrics, Settings};
 use crate::pipeline::{Pipeline, SWEEP_INTERVAL};
 use crate::receiver::{native_http, otlp_grpc, otlp_http};
@@ -53,6 +53,7 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<Pipeline, ConfigError> {
         series_per_family: config.metrics.series_per_family,
         buckets: config.defaults.buckets.bounds().into(),
         ancestor_gauge: config.push.ancestor_gauge,
+        rejection_reasons: Rejection::ALL.map(Rejection::as_str).to_vec(),
     };
     let metrics = Metrics::new(settings, &catalog, Arrival::ORIGIN);
     metrics.config_in_force(loaded.fingerprint);
@@ -191,14 +192,28 @@ async fn sweep(pipeline: Arc<Pipeline>) {
     }
 }
 
-/// Resolves when the process is asked to end, by SIGTERM or Ctrl-C.
-pub async fn asked_to_end() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Hears when the process is asked to end, by SIGTERM or Ctrl-C, from its creation on.
+#[derive(Debug)]
+pub struct EndSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl EndSignals {
+    /// From now on these signals no longer kill the process.
+    pub fn listen() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(EndSignals {
+            terminate: signal(SignalKind::terminate()).context("listening for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("listening for Ctrl-C")?,
+        })
     }
-    Ok(())
+
+    /// Resolves when the process is asked to end once more.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -273,8 +273,10 @@ impl Aggregator {
         let flow = instance.flow().id;
         if flow != flow_before {
             effects.open_change.extend([(flow_before, -1), (flow, 1)]);
-            effects.overdue_change.extend(was_overdue.then_some((flow_before, -1)));
         }
+        // Another flow makes another promise, even when it is the same one again at the end of the batch.
+        let no_longer = was_overdue && !instance.is_overdue();
+        effects.overdue_change.extend(no_longer.then_some((flow_before, -1)));
         self.events.fetch_add(effects.new - before, Relaxed);
         self.stubs.fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
     }

@@ -9,7 +9,7 @@ use std::io::{IsTerminal, Write};
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
-use crate::app::{App, asked_to_end};
+use crate::app::{App, EndSignals};
 use crate::config::{self, Log, LogFormat};
 use arguments::Command;
 
@@ -25,20 +25,14 @@ pub async fn run() -> anyhow::Result<()> {
 async fn serve(path: Option<&std::path::Path>, overrides: &[config::Override]) -> anyhow::Result<()> {
     let loaded = config::load(path, overrides)?;
     start_logging(&loaded.config.log)?;
+    // Before anything says that the program is there, so that no signal finds it unprepared.
+    let (mut first, mut both) = (EndSignals::listen()?, EndSignals::listen()?);
     let app = App::bind(loaded).await?;
     app.announce(std::io::stdout().lock()).context("writing to standard output")?;
-    let stop = async {
-        if let Err(error) = asked_to_end().await {
-            // Without signals the process can still be killed; it must not end by itself.
-            tracing::error!(%error, "cannot listen for signals");
-            std::future::pending::<()>().await;
-        }
-    };
-    let hurry = async {
-        // The first signal has been heard by `stop`; streams hear signals from their creation on.
-        if asked_to_end().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+    let stop = async move { first.next().await };
+    let hurry = async move {
+        both.next().await;
+        both.next().await;
     };
     app.run(stop, hurry).await;
     Ok(())

@@ -98,7 +98,19 @@ pub(super) fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded
         None => (Source { name: "built-in defaults".to_owned(), text: String::new() }, Config::default()),
     };
     let config = apply(config, overrides)?;
-    config.check().map_err(|problem| ConfigError::File { file: main.name.clone(), problem })?;
+    config.check().map_err(|problem| {
+        // The last word on a setting is the one to correct.
+        let setting =
+            overrides.iter().rev().find(|setting| problem.starts_with(&format!("{}:", setting.path)));
+        match setting {
+            Some(setting) => ConfigError::Override {
+                origin: setting.origin.clone(),
+                path: setting.path.clone(),
+                problem: problem.clone(),
+            },
+            None => ConfigError::File { file: main.name.clone(), problem },
+        }
+    })?;
     let main = Arc::new(main);
     let mut loaded =
         Loaded { fingerprint: 0, flows: Vec::new(), places: Vec::new(), main: Arc::clone(&main), config };

@@ -386,8 +386,9 @@ impl<'a> Fields<'a> {
                 cut(text, 64).0
             ));
         };
-        let second_of_year_2 = -62_104_060_800;
-        if time.as_second() < second_of_year_2 {
+        let years = text.get(..4).and_then(|years| years.parse::<u16>().ok());
+        let second_of_year_2 = -62_104_060_800 * 1_000_000_000;
+        if years.is_some() && time.as_nanosecond() < second_of_year_2 {
             return Ok(now.wall);
         }
         let event = EventTime::from_unix_nanoseconds(u64::try_from(time.as_nanosecond()).unwrap_or(0));

@@ -40,6 +40,8 @@ pub struct Settings {
     pub buckets: Arc<[f64]>,
     /// Whether pushes also show their last duration as the gauge `NAME_total`.
     pub ancestor_gauge: bool,
+    /// Why events are rejected: these reasons are there from the start.
+    pub rejection_reasons: Vec<&'static str>,
 }
 
 /// What a scrape shows.
@@ -117,6 +119,18 @@ impl Metrics {
         };
         for flow in catalog.fixed() {
             metrics.of(flow, now);
+            let instances = &metrics.own.instances;
+            for counter in [
+                &instances.reversed,
+                &instances.orphan_roots,
+                &instances.unanswered_producers,
+                &instances.label_conflicts,
+            ] {
+                counter.with_label_values(&[&*flow.name]).inc_by(0);
+            }
+        }
+        for reason in &metrics.settings.rejection_reasons {
+            metrics.own.events.rejected.with_label_values(&[*reason]).inc_by(0);
         }
         metrics
     }

@@ -1,14 +1,19 @@
 //! Request bodies: read and inflated with one limit, on the wire and after decompression.
 
 use std::io::Read;
+use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 
 use super::Refusal;
+
+/// How much of a body that is too large is read after all, and for how long, so that its client hears why.
+const DRAIN_BYTES: usize = 256 * 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// What a refused compression's answer names.
 pub(super) const ACCEPTED_ENCODINGS: &str = "gzip, zstd, deflate";
@@ -16,14 +21,34 @@ pub(super) const ACCEPTED_ENCODINGS: &str = "gzip, zstd, deflate";
 /// Reads a body of at most `limit` bytes, before and after decompression.
 pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
     let encoding = Encoding::of(headers)?;
-    let collected = Limited::new(body, limit).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            too_large(limit)
-        } else {
-            Refusal::Undecodable(format!("the body ended early: {error}"))
+    let collected = collect(body, limit).await?;
+    inflate(encoding, collected, limit)
+}
+
+async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    let mut collected = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refusal::Undecodable(format!("the body ended early: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if collected.len() + data.len() > limit {
+            // Ends by itself, soon.
+            tokio::spawn(tokio::time::timeout(DRAIN_TIME, drain(body)));
+            return Err(too_large(limit));
         }
-    })?;
-    inflate(encoding, collected.to_bytes(), limit)
+        collected.extend_from_slice(&data);
+    }
+    Ok(collected.freeze())
+}
+
+/// Reads what is refused already: a client that is still sending when its connection is closed sees a broken pipe
+/// instead of the answer, and sends it all again.
+async fn drain(mut body: Body) {
+    let mut left = DRAIN_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, |data| data.len());
+        let Some(rest) = left.checked_sub(length) else { return };
+        left = rest;
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

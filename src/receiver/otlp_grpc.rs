@@ -4,13 +4,14 @@
 //! built of a request (most of the time of an ordinary receiver goes there).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::{Buf, BufMut, Bytes};
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use prost::Message;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, UnaryService};
@@ -26,7 +27,7 @@ use crate::pipeline::Pipeline;
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 /// How long a client should wait when the process ends: until its successor listens.
-const RETRY_DELAY: std::time::Duration = std::time::Duration::from_secs(5);
+const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// What the way in needs.
 #[derive(Debug, Clone)]
@@ -46,21 +47,56 @@ async fn export(State(receiver): State<Receiver>, request: Request) -> Response 
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(receiver.request_bytes);
-    let response = grpc.unary(Export { pipeline: Arc::clone(&receiver.pipeline) }, request).await;
-    let response = never_out_of_range(response);
+    let deadline = timeout(request.headers());
+    let answered = grpc.unary(Export { pipeline: Arc::clone(&receiver.pipeline) }, request);
+    let response = match tokio::time::timeout(deadline, answered).await {
+        Ok(response) => response,
+        Err(_) => Status::deadline_exceeded("the request was not there in time").into_http(),
+    };
+    let response = corrected(response);
     let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok()).unwrap_or("0");
     receiver.pipeline.metrics().answered(Transport::Grpc, code);
     response.into_response()
 }
 
-/// tonic answers OUT_OF_RANGE to a message that is too large, and clients would send it again for ever.
-fn never_out_of_range<B>(mut response: http::Response<B>) -> http::Response<B> {
-    let out_of_range = HeaderValue::from(Code::OutOfRange as i32);
-    if response.headers().get("grpc-status") == Some(&out_of_range) {
-        response.headers_mut().insert("grpc-status", HeaderValue::from(Code::ResourceExhausted as i32));
-    }
+/// How long the client waits for its answer: `grpc-timeout`, at most 8 digits and a unit.
+fn timeout(headers: &HeaderMap) -> Duration {
+    let parse = || {
+        let text = headers.get("grpc-timeout")?.to_str().ok()?;
+        let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+        match unit {
+            "H" => Some(Duration::from_secs(number * 3600)),
+            "M" => Some(Duration::from_secs(number * 60)),
+            "S" => Some(Duration::from_secs(number)),
+            "m" => Some(Duration::from_millis(number)),
+            "u" => Some(Duration::from_micros(number)),
+            "n" => Some(Duration::from_nanos(number)),
+            _ => None,
+        }
+    };
+    parse().unwrap_or(Duration::MAX)
+}
+
+/// tonic answers OUT_OF_RANGE to a message that is too large, and clients would send it again for ever; and it calls
+/// what cannot be decompressed an internal error, which it is not.
+fn corrected<B>(mut response: http::Response<B>) -> http::Response<B> {
+    let status = Status::from_header_map(response.headers());
+    let code = match status {
+        Some(status) if status.code() == Code::OutOfRange => Code::ResourceExhausted,
+        Some(status)
+            if status.code() == Code::Internal && status.message().starts_with(DECOMPRESSION_FAILED) =>
+        {
+            Code::InvalidArgument
+        }
+        _ => return response,
+    };
+    response.headers_mut().insert("grpc-status", HeaderValue::from(code as i32));
     response
 }
+
+/// How tonic's message begins; a test of the requests notices when it changes.
+const DECOMPRESSION_FAILED: &str = "Error decompressing";
 
 async fn unimplemented(State(receiver): State<Receiver>) -> Response {
     let code = (Code::Unimplemented as i32).to_string();

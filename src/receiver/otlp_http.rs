@@ -19,6 +19,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use prost::Message;
 use serde_json::json;
+use tonic::Status;
+use tonic_types::{ErrorDetails, StatusExt};
 use tower::util::option_layer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -169,13 +171,27 @@ fn accepted(format: Format, mapped: &MappedSpans) -> Response {
     respond(StatusCode::OK, format, body)
 }
 
+/// The type of the details of a request that cannot be understood.
+const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
+
 fn refused(format: Format, refusal: &Refusal) -> Response {
-    let code = refusal.grpc_code();
+    let (code, message) = (refusal.grpc_code(), refusal.message());
     let body = match format {
-        Format::Json => json!({ "code": code as i32, "message": refusal.message() }).to_string().into_bytes(),
+        Format::Json => {
+            let mut status = json!({ "code": code as i32, "message": message });
+            if matches!(refusal, Refusal::Undecodable(_)) {
+                let violation = json!({ "field": "request", "description": message });
+                status["details"] = json!([{ "@type": BAD_REQUEST, "fieldViolations": [violation] }]);
+            }
+            status.to_string().into_bytes()
+        }
         Format::Protobuf => {
-            let message = refusal.message().to_owned();
-            tonic_types::Status { code: code as i32, message, details: Vec::new() }.encode_to_vec()
+            let mut details = ErrorDetails::new();
+            if matches!(refusal, Refusal::Undecodable(_)) {
+                details.add_bad_request_violation("request", message);
+            }
+            // What gRPC sends as grpc-status-details-bin is the same message.
+            Status::with_error_details(code, message, details).details().to_vec()
         }
     };
     let mut response = respond(refusal.http_status(), format, body);

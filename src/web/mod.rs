@@ -97,7 +97,8 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
             .trim()
             .strip_prefix("q=")
             .map_or(Some(1.0), |quality| quality.trim().parse::<f32>().ok());
-        matches!(name.trim(), "gzip" | "*") && quality.is_some_and(|quality| quality > 0.0)
+        matches!(name.trim().to_ascii_lowercase().as_str(), "gzip" | "*")
+            && quality.is_some_and(|quality| quality > 0.0)
     })
 }
 
@@ -129,6 +130,7 @@ mod tests {
     fn gzip_is_used_only_when_the_client_wants_it() {
         for (value, expected) in [
             ("gzip", true),
+            ("GZip", true),
             ("deflate, gzip;q=0.5", true),
             ("*", true),
             ("gzip;q=0", false),
