@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -34,6 +35,9 @@ pub struct App {
     otlp_http: Option<Bound>,
 }
 
+/// How long answers that are under way at the very end may take; nothing is accepted any more by then.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// Builds the pipeline that a config describes.
 pub fn build_pipeline(loaded: &Loaded) -> Result<Pipeline, ConfigError> {
     let Compiled { flows, rules } = loaded.compile()?;
@@ -42,7 +46,7 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<Pipeline, ConfigError> {
         pushed_flows: config.push.flows,
         events_per_instance: config.limits.events_per_instance,
     };
-    let catalog = Catalog::new(flows, config.defaults.timers(), limits);
+    let catalog = Catalog::new(flows, config.defaults.timers(), rules.may_match(), limits);
     let aggregator = Aggregator::new(aggregator::Limits {
         instances: config.limits.instances,
         tombstones: config.limits.tombstones,
@@ -85,11 +89,6 @@ impl App {
         let optional = [&self.metrics, &self.otlp_grpc, &self.otlp_http];
         let bound = [Some(&self.http)].into_iter().chain(optional.map(Option::as_ref)).flatten();
         bound.map(|bound| (bound.setting, bound.address)).collect()
-    }
-
-    /// The pipeline, for tests that look inside.
-    pub fn pipeline(&self) -> &Arc<Pipeline> {
-        &self.pipeline
     }
 
     /// Says what listens where, and one line to try.
@@ -136,12 +135,12 @@ impl App {
         let web = web::router(Arc::clone(&pipeline), Arc::clone(&status));
         let shared: Router = match metrics {
             Some(bound) => {
-                serving.spawn(listener::serve(bound, web.clone(), web_stopped.clone(), grace));
+                serving.spawn(listener::serve(bound, web.clone(), web_stopped.clone(), LAST_ANSWERS));
                 push.merge(web::health_router(Arc::clone(&status)))
             }
             None => push.merge(web),
         };
-        serving.spawn(listener::serve(http, shared, web_stopped, grace));
+        serving.spawn(listener::serve(http, shared, web_stopped, LAST_ANSWERS));
         let sweep = tokio::spawn(sweep(Arc::clone(&pipeline)));
         status.set_ready(true);
 
@@ -152,6 +151,8 @@ impl App {
             stop_ingest.send_replace(true);
             while ingest.join_next().await.is_some() {}
             sweep.abort();
+            // A sweep that is under way still records what it closed.
+            let _aborted = sweep.await;
             let closed = pipeline.close_all(pipeline.now());
             info!(closed, "closed what was open; waiting for a last scrape");
             wait_for_scrapes(&status, &config).await;

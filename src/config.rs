@@ -245,11 +245,13 @@ impl Config {
             ("push.request_bytes", self.push.request_bytes),
             ("limits.instances", self.limits.instances),
             ("limits.events_per_instance", self.limits.events_per_instance),
-            ("limits.value_bytes", self.limits.value_bytes),
             ("metrics.series_per_family", self.metrics.series_per_family),
         ];
         if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{setting}: must be at least 1"));
+        }
+        if self.limits.value_bytes < 8 {
+            return Err("limits.value_bytes: must be at least 8".to_owned());
         }
         if self.limits.events_per_instance > usize::from(u16::MAX) {
             return Err(format!("limits.events_per_instance: must be at most {}", u16::MAX));

@@ -71,14 +71,15 @@ impl Pipeline {
         }
     }
 
-    /// Applies a decoded request as a whole, then closes what it ended.
+    /// Applies a decoded request as a whole, then closes what it ended. Returns how many events repeat earlier ones with
+    /// other content.
     pub fn ingest(
         &self,
         transport: Transport,
         received: &Received,
         events: Vec<Incoming>,
         now: Now,
-    ) -> Result<(), ShuttingDown> {
+    ) -> Result<u64, ShuttingDown> {
         let accepts = self.accepts.read().unwrap_or_else(PoisonError::into_inner);
         if !*accepts {
             return Err(ShuttingDown);
@@ -86,7 +87,7 @@ impl Pipeline {
         self.metrics.received(transport, received);
         let effects = self.aggregator.ingest(events, now.arrival, &self.catalog);
         self.metrics.record(&effects, now, &self.catalog);
-        Ok(())
+        Ok(effects.conflicts)
     }
 
     /// Closes what is due. Returns whether more is due.

@@ -45,6 +45,12 @@ impl Calendar {
         self.0.pop_first().map(|(_, keys)| keys).unwrap_or_default()
     }
 
+    /// How many keys wait.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
     fn tick() -> u64 {
         Self::TICK.as_nanos() as u64
     }

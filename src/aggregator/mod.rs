@@ -229,12 +229,16 @@ impl Aggregator {
         let Slot::Open(instance) = slot.value_mut() else {
             return None;
         };
-        self.record(instance, events, now, rules, effects);
+        let anything_new = self.record(instance, events, now, rules, effects);
+        if !anything_new && instance.wake != Arrival::ORIGIN {
+            return None;
+        }
         let wake =
             instance.overdue_at().map_or(instance.earliest_end(), |at| at.min(instance.earliest_end()));
         if instance.wake != Arrival::ORIGIN && instance.wake <= wake {
             return None;
         }
+        instance.planned = instance.planned.max(wake);
         instance.wake = wake;
         Some(wake)
     }
@@ -252,9 +256,9 @@ impl Aggregator {
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
-    ) {
+    ) -> bool {
         let (was_stub, was_overdue) = (instance.is_stub(), instance.is_overdue());
-        let (flow_before, before) = (instance.flow().id, effects.new);
+        let (flow_before, before, over_limit) = (instance.flow().id, effects.new, effects.over_limit);
         for event in events {
             match instance.record(event, now, rules) {
                 Recorded::New => effects.new += 1,
@@ -270,6 +274,7 @@ impl Aggregator {
                 Recorded::OverLimit => effects.over_limit += 1,
             }
         }
+        instance.settle_flow(rules);
         let flow = instance.flow().id;
         if flow != flow_before {
             effects.open_change.extend([(flow_before, -1), (flow, 1)]);
@@ -279,6 +284,7 @@ impl Aggregator {
         effects.overdue_change.extend(no_longer.then_some((flow_before, -1)));
         self.events.fetch_add(effects.new - before, Relaxed);
         self.stubs.fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
+        effects.new > before || effects.over_limit > over_limit
     }
 
     /// Closes what is due at `now`, and looks at no other instance. Returns what happened and whether more is due:
@@ -326,9 +332,14 @@ impl Aggregator {
             Verdict::Wait { until, .. } => {
                 let until = instance.overdue_at().map_or(until, |at| at.min(until));
                 instance.wake = until;
+                // An entry for that moment may be there already: that of `max_age` stands still while others pass.
+                let is_planned = instance.planned == until;
+                instance.planned = instance.planned.max(until);
                 self.stubs.fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
                 drop(slot);
-                self.timers(hash).instances.add(until, key);
+                if !is_planned {
+                    self.timers(hash).instances.add(until, key);
+                }
             }
             Verdict::Close(reason) => {
                 let grave = instance.grave(now);
@@ -495,4 +506,69 @@ fn late(flow: FlowId, event: &Event, lateness: Option<Lateness>) -> Late {
 /// A lock on plain data that no panic can leave half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::catalog::{Catalog, Limits as CatalogLimits};
+    use crate::domain::event::{Facts, Flags, Kind, PushFacts, View};
+    use crate::domain::flow::Timers as FlowTimers;
+    use crate::domain::ids::SpanId;
+    use crate::domain::time::EventTime;
+
+    /// How many keys are in the calendars.
+    fn entries(aggregator: &Aggregator) -> usize {
+        aggregator.timers.iter().map(|timers| lock(timers).instances.len()).sum()
+    }
+
+    #[test]
+    fn repeated_events_leave_no_more_entries_in_the_calendar_than_one() {
+        let wait = Duration::from_secs(10);
+        let timers = FlowTimers {
+            quiet_period: wait,
+            linger: wait,
+            max_age: Duration::from_secs(600),
+            parent_wait: wait,
+            async_wait: wait,
+            tombstone: wait,
+        };
+        let limits = CatalogLimits { pushed_flows: 1, events_per_instance: 100 };
+        let catalog = Catalog::new(Vec::new(), timers, false, limits);
+        let flow = catalog.pushed("order").unwrap();
+        let aggregator = Aggregator::new(Limits { instances: 10, tombstones: 10, remembered: 0 });
+        let stage: Arc<str> = Arc::from("placed");
+        let push = PushFacts {
+            flow: flow.id,
+            view: View {
+                stage: Arc::clone(&stage),
+                start: false,
+                ends: 0,
+                error: None,
+                labels: Box::default(),
+            },
+            labels: Box::default(),
+            life_span: Some(Duration::from_secs(86_400)),
+            time_to_live: wait,
+        };
+        let facts =
+            Facts { service: stage, matched: None, views: Box::default(), push: Some(Box::new(push)) };
+        let time = EventTime::from_unix_nanoseconds(1);
+        let event = Event {
+            end: time,
+            start: time,
+            span: SpanId::NONE,
+            parent: SpanId::NONE,
+            kind: Kind::Push,
+            flags: Flags::default(),
+            facts: Arc::new(facts),
+        };
+        let incoming = Incoming { key: Key::Named { flow: flow.id, id: Arc::from("1") }, event };
+        for second in 0..1000 {
+            let now = Arrival::since_origin(Duration::from_secs(second));
+            aggregator.ingest(vec![incoming.clone()], now, &catalog);
+            aggregator.sweep(now, 100, &catalog);
+        }
+        assert_eq!(entries(&aggregator), 1);
+    }
 }

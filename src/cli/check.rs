@@ -10,6 +10,7 @@ use crate::mapping::flows::FlowConfig;
 /// Checks the file and prints what was understood.
 pub(super) fn run(file: &Path, overrides: &[Override], mut out: impl Write) -> anyhow::Result<()> {
     let loaded = config::load(Some(file), overrides)?;
+    super::log_filter(&loaded.config.log)?;
     let compiled = loaded.compile()?;
     writeln!(out, "{}: ok", file.display())?;
     for (setting, address) in loaded.config.addresses() {
@@ -74,7 +75,9 @@ fn shadowed(flows: &[FlowConfig]) -> Vec<String> {
         let takes_all = |earlier: &&FlowConfig| {
             earlier.matches.as_ref().is_some_and(|taken| {
                 let (taken, condition) = (taken.trim(), condition.trim());
-                taken == "true" || taken == condition || condition.starts_with(&format!("{taken} and "))
+                let narrows = || condition.strip_prefix(taken).is_some_and(|rest| rest.starts_with(" and "));
+                let has_or = |text: &str| text.contains(" or ");
+                taken == "true" || taken == condition || (narrows() && !has_or(condition) && !has_or(taken))
             })
         };
         if let Some(earlier) = flows[..place].iter().find(takes_all) {

@@ -39,14 +39,25 @@ async fn serve(path: Option<&std::path::Path>, overrides: &[config::Override]) -
 }
 
 fn start_logging(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.level)
-        .with_context(|| format!("log.level: {:?} is no level such as info, and no filter", log.level))?;
+    let filter = log_filter(log)?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Human => logs.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// What to log. A single word has to be a level: as a filter it would be the name of something that never logs.
+fn log_filter(log: &Log) -> anyhow::Result<EnvFilter> {
+    let level = if log.level == "warning" { "warn" } else { &log.level };
+    let is_filter = level.contains(['=', ',']);
+    let is_level = matches!(level, "error" | "warn" | "info" | "debug" | "trace" | "off");
+    let filter =
+        Some(level).filter(|_| is_filter || is_level).and_then(|level| EnvFilter::try_new(level).ok());
+    filter.with_context(|| {
+        format!("log.level: {level:?} is no level (error, warn, info, debug, trace), and no filter such as info,hyper=warn")
+    })
 }
 
 /// Prints an error and what caused it, for people.

@@ -81,6 +81,22 @@ struct Source {
     text: String,
 }
 
+impl Source {
+    /// The error of a setting whose path stands before the colon of `problem`, with its place if it is in the file.
+    fn blame(&self, problem: String) -> ConfigError {
+        let path = problem.split(':').next().unwrap_or_default();
+        let mut place = Some((1, 1));
+        for key in path.split('.') {
+            place = place.and_then(|(line, _)| find_key(&self.text, line, key));
+        }
+        let file = self.name.clone();
+        match place {
+            Some((line, column)) => ConfigError::At { file, line, column, problem },
+            None => ConfigError::File { file, problem },
+        }
+    }
+}
+
 /// What an included file may hold.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,7 +124,7 @@ pub(super) fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded
                 path: setting.path.clone(),
                 problem: problem.clone(),
             },
-            None => ConfigError::File { file: main.name.clone(), problem },
+            None => main.blame(problem),
         }
     })?;
     let main = Arc::new(main);
@@ -118,7 +134,7 @@ pub(super) fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded
     loaded.add(&main, own);
     let folder = path.and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
     for pattern in loaded.config.include.clone() {
-        for path in matching(&folder, &pattern, &main.name)? {
+        for path in matching(&folder, &pattern).map_err(|problem| main.blame(problem))? {
             let source = Arc::new(read(&path)?);
             let included: Included = parse(&source)?;
             loaded.add(&source, included.flows);
@@ -137,8 +153,8 @@ impl Loaded {
         }
     }
 
-    /// What `config_hash` shows: FNV-1a over the settings and the flows, so that equal configs show equal values on
-    /// every replica and version.
+    /// What `config_hash` shows: FNV-1a over the settings and the flows. Replicas of one version with equal configs
+    /// show equal values.
     fn compute_fingerprint(&self) -> u32 {
         let text = format!("{:?}{:?}", self.config, self.flows);
         text.bytes().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
@@ -268,11 +284,8 @@ fn substitute(text: &str, file: &str, get: impl Fn(&str) -> Option<String>) -> R
 }
 
 /// The files that an `include` pattern names, by name.
-fn matching(folder: &Path, pattern: &str, file: &str) -> Result<Vec<PathBuf>, ConfigError> {
-    let fail = |problem: String| ConfigError::File {
-        file: file.to_owned(),
-        problem: format!("include {pattern:?}: {problem}"),
-    };
+fn matching(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+    let fail = |problem: String| format!("include: {pattern:?}: {problem}");
     let full = folder.join(pattern);
     let paths = glob::glob(&full.to_string_lossy()).map_err(|error| fail(error.to_string()))?;
     let mut files = paths.collect::<Result<Vec<_>, _>>().map_err(|error| fail(error.to_string()))?;

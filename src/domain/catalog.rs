@@ -16,6 +16,7 @@ pub struct Catalog {
     /// In file order; the built-in flow comes last, if it is on.
     fixed: Box<[Arc<Flow>]>,
     unmatched: Arc<Flow>,
+    spans_may_match: bool,
     pushed: RwLock<Pushed>,
     limits: Limits,
 }
@@ -45,11 +46,12 @@ pub enum CannotCreate {
 }
 
 impl Catalog {
-    /// A catalog of `fixed` flows, whose ids must be their places; `timers` are the defaults.
-    pub fn new(fixed: Vec<Arc<Flow>>, timers: Timers, limits: Limits) -> Self {
+    /// A catalog of `fixed` flows, whose ids must be their places; `timers` are the defaults, and `spans_may_match`
+    /// says whether spans can match a configured one.
+    pub fn new(fixed: Vec<Arc<Flow>>, timers: Timers, spans_may_match: bool, limits: Limits) -> Self {
         debug_assert!(fixed.iter().enumerate().all(|(place, flow)| flow.id.0 as usize == place));
         let unmatched = Arc::new(plain(FlowId(u32::MAX), Arc::from(""), Origin::BuiltIn, timers));
-        Catalog { fixed: fixed.into(), unmatched, pushed: RwLock::default(), limits }
+        Catalog { fixed: fixed.into(), unmatched, spans_may_match, pushed: RwLock::default(), limits }
     }
 
     /// The configured flows in file order, then the built-in one.
@@ -117,6 +119,10 @@ impl Rules for Catalog {
 
     fn unmatched(&self) -> &Arc<Flow> {
         &self.unmatched
+    }
+
+    fn spans_may_match(&self) -> bool {
+        self.spans_may_match
     }
 
     fn events_per_instance(&self) -> usize {

@@ -122,10 +122,10 @@ pub fn decide(flow: &Flow, key: &Key, progress: &Progress, clocks: &Clocks, now:
 /// that one is kept to, however long it is.
 fn age_limit(flow: &Flow, clocks: &Clocks) -> Arrival {
     let limit = clocks.first.plus(flow.timers.max_age);
-    match clocks.life_span {
-        Some(life_span) if flow.origin == Origin::Pushed => limit.max(clocks.last.plus(life_span)),
-        _ => limit,
+    if flow.origin != Origin::Pushed {
+        return limit;
     }
+    limit.max(clocks.last.plus(clocks.life_span.unwrap_or(flow.timers.quiet_period)))
 }
 
 /// Until when something that has not come is waited for; in the past when nothing is.

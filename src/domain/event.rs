@@ -156,11 +156,12 @@ impl Event {
     }
 
     /// Whether this event replaces `other`, which has the same identity. The choice depends on their content only,
-    /// never on which came first: of spans the later end wins, of pushes the earlier time.
+    /// never on which came first: of spans the later end wins, then the earlier start, of pushes the earlier time.
     pub fn replaces(&self, other: &Event) -> bool {
-        match (self.kind, self.cmp(other)) {
-            (Kind::Push, order) => order == Ordering::Less,
-            (_, order) => order == Ordering::Greater,
+        let by_length = || self.end.cmp(&other.end).then(other.start.cmp(&self.start));
+        match self.kind {
+            Kind::Push => self < other,
+            _ => by_length().then_with(|| self.cmp(other)) == Ordering::Greater,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: the result depends on the set of its events only. Arrival order and repetition decide nothing but
 //! when it closes, unless a cap was met.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub trait Rules {
     fn flow(&self, id: FlowId) -> Arc<Flow>;
     /// Stands in for the flow of a trace that none has matched yet: default timers, nothing required.
     fn unmatched(&self) -> &Arc<Flow>;
+    /// Whether a span can match a configured flow.
+    fn spans_may_match(&self) -> bool;
     /// How many events one instance keeps.
     fn events_per_instance(&self) -> usize;
 }
@@ -34,6 +37,8 @@ pub struct Instance {
     flow: Arc<Flow>,
     /// Whether a push named its flow.
     pinned: bool,
+    /// Whether a report that its flow was chosen by may have been replaced.
+    flow_is_stale: bool,
     clocks: Clocks,
     /// The longest time that a push wants its tombstone to live.
     time_to_live: Option<Duration>,
@@ -42,6 +47,8 @@ pub struct Instance {
     body: Body,
     /// Whether it is known to have taken longer than its users were promised.
     overdue: bool,
+    /// The latest moment for which the aggregator has an entry in its calendar, likewise.
+    pub planned: Arrival,
     /// When the aggregator will look at it next. The aggregator's business; kept here to have it in one place.
     pub wake: Arrival,
 }
@@ -90,11 +97,13 @@ impl Instance {
         Instance {
             flow: Arc::clone(rules.unmatched()),
             pinned: false,
+            flow_is_stale: false,
             clocks: Clocks { first: now, last: now, life_span: None },
             time_to_live: None,
             spans: false,
             body: Body::Detailed { events: Vec::new(), index: None },
             overdue: false,
+            planned: Arrival::ORIGIN,
             wake: Arrival::ORIGIN,
         }
     }
@@ -107,11 +116,6 @@ impl Instance {
     /// Whether it is folded.
     pub fn is_stub(&self) -> bool {
         matches!(self.body, Body::Stub(_))
-    }
-
-    /// Its arrival times.
-    pub fn clocks(&self) -> &Clocks {
-        &self.clocks
     }
 
     /// Events that it keeps or has joined.
@@ -128,20 +132,25 @@ impl Instance {
     /// Takes an event in.
     pub fn record(&mut self, event: Event, now: Arrival, rules: &impl Rules) -> Recorded {
         if let Some(known) = self.meet(&event) {
-            if known == Recorded::Conflict {
-                self.choose_flow_again(rules);
-            }
+            self.flow_is_stale |= known == Recorded::Conflict;
             return known;
         }
-        self.clocks.last = now;
-        if let Some(push) = &event.facts.push {
-            self.clocks.life_span = push.life_span;
-            self.time_to_live = self.time_to_live.max(Some(push.time_to_live));
-        } else {
-            self.spans = true;
+        let is_full = self.len() >= rules.events_per_instance();
+        // Pushes beyond the cap do not keep it open, for nothing else would end it.
+        if !is_full || event.kind != Kind::Push {
+            // A large request may have been on its way for longer than the one before it.
+            self.clocks.last = self.clocks.last.max(now);
+        }
+        match &event.facts.push {
+            Some(push) if !is_full => {
+                self.clocks.life_span = push.life_span;
+                self.time_to_live = self.time_to_live.max(Some(push.time_to_live));
+            }
+            Some(_) => {}
+            None => self.spans = true,
         }
         let better = self.consider_flow(&event, rules);
-        if self.len() >= rules.events_per_instance() {
+        if is_full {
             return self.record_beyond_cap(&event, rules);
         }
         match &mut self.body {
@@ -223,8 +232,12 @@ impl Instance {
         false
     }
 
-    /// Chooses anew among the events that are kept: the report that made the choice may have been replaced.
-    fn choose_flow_again(&mut self, rules: &impl Rules) {
+    /// To be called when a batch has been recorded: chooses the flow anew among the events that are kept, if the
+    /// report that made the choice may have been replaced.
+    pub fn settle_flow(&mut self, rules: &impl Rules) {
+        if !std::mem::take(&mut self.flow_is_stale) {
+            return;
+        }
         let Body::Detailed { events, .. } = &self.body else { return };
         let pins = events.iter().filter_map(|event| event.facts.push.as_ref().map(|push| push.flow));
         let matches = events.iter().filter_map(|event| event.facts.matched);
@@ -254,11 +267,17 @@ impl Instance {
     /// Whether the instance is over at `now`; folds it when only a stub is needed from here on.
     pub fn judge(&mut self, key: &Key, now: Arrival, rules: &impl Rules) -> Verdict {
         let verdict = completion::decide(&self.flow, key, &self.progress(), &self.clocks, now);
-        // Which flow it belongs to is decided when it folds: not before any flow has matched.
-        if matches!(verdict, Verdict::Wait { fold: true, .. }) && self.flow.id != rules.unmatched().id {
+        if matches!(verdict, Verdict::Wait { fold: true, .. }) && self.may_fold(rules) {
             self.fold();
         }
         verdict
+    }
+
+    /// Whether its flow is known: folding decides it. A trace that only the built-in flow has taken so far may still
+    /// turn out to be a configured flow's, for roots come last.
+    fn may_fold(&self, rules: &impl Rules) -> bool {
+        let by_default = self.flow.origin == Origin::BuiltIn && rules.spans_may_match();
+        self.flow.id != rules.unmatched().id && !by_default
     }
 
     /// The earliest moment at which it could be over, unless something else comes.
@@ -405,7 +424,10 @@ impl Stub {
         let same_time = push || (node.start, node.end) == (event.start, event.end);
         let same = same_time && (node.parent, node.flags) == (event.parent, event.flags);
         // A join cannot be undone: the longer of two reports of a span counts, the earlier of two pushes.
-        let longer = if push { event.end < node.end } else { event.end > node.end };
+        let longer = match push {
+            true => event.end < node.end,
+            false => (event.end, Reverse(event.start)) > (node.end, Reverse(node.start)),
+        };
         if longer {
             self.outline.replace(place, flow, event);
             if let Some(awaited) = self.waiting.iter_mut().find(|consumer| consumer.same_identity(event)) {
@@ -427,7 +449,7 @@ impl Stub {
 
     /// Where the latency starts and ends in event time; `None` while one of the two is unknown.
     fn bounds(&self, flow: &Flow, progress: &Progress) -> Extent {
-        if flow.measure == Measure::Root {
+        if flow.measure == Measure::Root && progress.spans {
             return progress.root.map(|root| (root.start, root.end));
         }
         let (earliest, latest) = self.summary.extent?;

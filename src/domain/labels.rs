@@ -3,6 +3,7 @@
 //! Joining a candidate is idempotent and commutative, as long as no more than [`MAX_CANDIDATES`] distinct values
 //! come: the choice depends on the events, never on the order of their arrival.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::event::{Event, View};
@@ -10,7 +11,8 @@ use super::flow::{Flow, LabelRule, Labels, Pick};
 use super::ids::SpanId;
 use super::time::EventTime;
 
-/// How many distinct values of one label an instance remembers; further ones are not considered.
+/// How many distinct values of one label an instance remembers. When there are more, those go that the label's rule
+/// needs least, so that the choice stays the same; only a `join` then lacks some.
 pub const MAX_CANDIDATES: usize = 16;
 
 /// Where a candidate stands among others: by event start, then span id, then service (a push's stage).
@@ -40,19 +42,19 @@ impl Candidates {
             Labels::Declared(rules) => {
                 for (rule, value) in rules.iter().zip(&view.labels) {
                     if let Some(value) = value {
-                        self.offer(&rule.name, value, event);
+                        self.offer(&rule.name, value, event, rule.pick);
                     }
                 }
             }
             Labels::Union => {
                 for (name, value) in event.facts.push.iter().flat_map(|push| &push.labels) {
-                    self.offer(name, value, event);
+                    self.offer(name, value, event, Pick::Last);
                 }
             }
         }
     }
 
-    fn offer(&mut self, name: &Arc<str>, value: &Arc<str>, event: &Event) {
+    fn offer(&mut self, name: &Arc<str>, value: &Arc<str>, event: &Event, rule: Pick) {
         let index = self.0.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
             self.0.push((Arc::clone(name), Vec::new()));
             self.0.len() - 1
@@ -70,8 +72,12 @@ impl Candidates {
             } else if rank > known.last {
                 known.last = rank;
             }
-        } else if candidates.len() < MAX_CANDIDATES {
-            candidates.push(Candidate { value: Arc::clone(value), first: rank.clone(), last: rank, root });
+            return;
+        }
+        candidates.push(Candidate { value: Arc::clone(value), first: rank.clone(), last: rank, root });
+        if candidates.len() > MAX_CANDIDATES {
+            let order = by_preference(rule, candidates);
+            candidates.remove(order[MAX_CANDIDATES]);
         }
     }
 
@@ -112,36 +118,42 @@ fn disagree(rule: Pick, candidates: &[Candidate]) -> bool {
 }
 
 fn pick(rule: Pick, candidates: &[Candidate]) -> Option<Arc<str>> {
-    // Two pushes of one stage may have the same time: the value decides then, never the order of arrival.
-    let first = || candidates.iter().min_by_key(|candidate| (&candidate.first, &candidate.value));
-    let chosen = match rule {
-        Pick::First => first(),
-        Pick::Last => candidates.iter().max_by_key(|candidate| (&candidate.last, &candidate.value)),
-        Pick::Root => candidates
-            .iter()
-            .filter(|candidate| candidate.root.is_some())
-            .min_by_key(|candidate| (&candidate.root, &candidate.value))
-            .or_else(first),
-        Pick::Max => by_size(candidates).last().copied(),
-        Pick::Min => by_size(candidates).first().copied(),
-        Pick::Join => return joined(candidates),
-    };
-    chosen.map(|candidate| Arc::clone(&candidate.value))
+    if rule == Pick::Join {
+        return joined(candidates);
+    }
+    by_preference(rule, candidates).first().map(|&best| Arc::clone(&candidates[best].value))
 }
 
-/// Least first: by number where all are numbers, else by text.
-fn by_size(candidates: &[Candidate]) -> Vec<&Candidate> {
+/// The places of the candidates, the one that the rule wants most first. Two pushes of one stage may have the same
+/// time: the value decides then, never the order of arrival.
+fn by_preference(rule: Pick, candidates: &[Candidate]) -> Vec<usize> {
     let numbers: Option<Vec<f64>> = candidates
         .iter()
         .map(|candidate| candidate.value.parse::<f64>().ok().filter(|number| !number.is_nan()))
         .collect();
+    let by_size = |a: usize, b: usize| {
+        let by_number = numbers.as_ref().map_or(Ordering::Equal, |numbers| numbers[a].total_cmp(&numbers[b]));
+        by_number.then_with(|| candidates[a].value.cmp(&candidates[b].value))
+    };
+    let by_first = |a: usize, b: usize| {
+        let key = |place: usize| (&candidates[place].first, &candidates[place].value);
+        key(a).cmp(&key(b))
+    };
     let mut order: Vec<usize> = (0..candidates.len()).collect();
-    order.sort_by(|&a, &b| {
-        let by_number = numbers.as_ref().map(|numbers| numbers[a].total_cmp(&numbers[b]));
-        let by_text = candidates[a].value.cmp(&candidates[b].value);
-        by_number.unwrap_or(by_text).then(by_text)
+    order.sort_by(|&a, &b| match rule {
+        Pick::First => by_first(a, b),
+        Pick::Last => {
+            let key = |place: usize| (&candidates[place].last, &candidates[place].value);
+            key(b).cmp(&key(a))
+        }
+        Pick::Root => {
+            let key = |place: usize| (candidates[place].root.is_none(), &candidates[place].root);
+            key(a).cmp(&key(b)).then_with(|| by_first(a, b))
+        }
+        Pick::Max => by_size(b, a),
+        Pick::Min | Pick::Join => by_size(a, b),
     });
-    order.into_iter().map(|index| &candidates[index]).collect()
+    order
 }
 
 fn joined(candidates: &[Candidate]) -> Option<Arc<str>> {

@@ -39,6 +39,9 @@ pub struct Node {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outline {
     nodes: Vec<Node>,
+    /// Where each identity is; only for outlines too large to search one by one.
+    index: Option<HashMap<Identity, usize>>,
+    has_root: bool,
     stages: Vec<Arc<str>>,
     signals: Signals,
     /// Events beyond the cap are not in `nodes`: who is missing can no longer be told.
@@ -95,13 +98,16 @@ pub enum MissingParent {
     Local,
 }
 
-/// A cap that an instance met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+/// What tells events of one instance apart: span id, kind, service or stage, and whether a push is final.
+type Identity = (SpanId, Kind, u32, bool);
 
 impl Outline {
-    /// How many distinct stages one instance may have; the events of further ones count in the last.
+    /// How many distinct stages one instance may have beside [`Self::FURTHER_STAGES`].
     pub const MAX_STAGES: usize = 256;
+    /// The stage that stands for all that found no room.
+    pub const FURTHER_STAGES: &str = "(further stages)";
+    /// From this many events on, an index finds repeated ones.
+    const INDEX_FROM: usize = 32;
 
     /// The shape of `events` as `flow` sees them.
     pub fn of(flow: &Flow, events: &[Event]) -> Self {
@@ -115,27 +121,38 @@ impl Outline {
     /// Adds an event that is not in the outline yet.
     pub fn push(&mut self, flow: &Flow, event: &Event) {
         let node = self.node(flow, event);
-        self.nodes.push(node);
+        self.add(node);
     }
 
     /// Takes in what an event beyond the cap says, without keeping a place for it, unless it is the first root.
     pub fn push_beyond_cap(&mut self, flow: &Flow, event: &Event) {
         self.overflowed = true;
         let node = self.node(flow, event);
-        if !node.parent.is_some() && !self.nodes.iter().any(|known| !known.parent.is_some()) {
-            self.nodes.push(node);
+        if !node.parent.is_some() && !self.has_root {
+            self.add(node);
         }
     }
 
+    fn add(&mut self, node: Node) {
+        self.has_root |= !node.parent.is_some();
+        if let Some(index) = &mut self.index {
+            index.insert(node.identity(), self.nodes.len());
+        }
+        self.nodes.push(node);
+    }
+
     /// The place of the event with the same identity, if it is in the outline.
-    pub fn find(&self, event: &Event) -> Option<usize> {
-        let service = service_tag(event);
-        self.nodes.iter().position(|node| {
-            node.span == event.span
-                && node.kind == event.kind
-                && node.service == service
-                && (node.kind != Kind::Push || node.flags.has(Flags::FINAL) == event.flags.has(Flags::FINAL))
-        })
+    pub fn find(&mut self, event: &Event) -> Option<usize> {
+        let is_final = event.kind == Kind::Push && event.flags.has(Flags::FINAL);
+        let identity = (event.span, event.kind, service_tag(event), is_final);
+        if self.nodes.len() < Self::INDEX_FROM {
+            return self.nodes.iter().position(|node| node.identity() == identity);
+        }
+        let nodes = &self.nodes;
+        let index = self.index.get_or_insert_with(|| {
+            nodes.iter().enumerate().map(|(place, node)| (node.identity(), place)).collect()
+        });
+        index.get(&identity).copied()
     }
 
     /// What is known of the event at a place.
@@ -183,8 +200,10 @@ impl Outline {
     fn stage_index(&mut self, stage: &Arc<str>) -> u16 {
         let known = self.stages.iter().position(|known| Arc::ptr_eq(known, stage) || known == stage);
         let index = known.unwrap_or_else(|| {
-            if self.stages.len() < Self::MAX_STAGES {
-                self.stages.push(Arc::clone(stage));
+            let name =
+                if self.stages.len() < Self::MAX_STAGES { stage } else { &Arc::from(Self::FURTHER_STAGES) };
+            if self.stages.len() <= Self::MAX_STAGES {
+                self.stages.push(Arc::clone(name));
             }
             self.stages.len() - 1
         });
@@ -272,6 +291,10 @@ impl Outline {
 }
 
 impl Node {
+    fn identity(&self) -> Identity {
+        (self.span, self.kind, self.service, self.kind == Kind::Push && self.flags.has(Flags::FINAL))
+    }
+
     /// The start of this node's consumer: not before this node's, if it is a PRODUCER.
     fn clips(&self, start: EventTime) -> EventTime {
         if self.kind == Kind::Producer { start.max(self.start) } else { start }

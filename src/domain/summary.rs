@@ -92,8 +92,9 @@ impl Summary {
         let known =
             self.stages.iter().position(|stage| Arc::ptr_eq(&stage.name, name) || stage.name == *name);
         let index = known.unwrap_or_else(|| {
-            if self.stages.len() < Outline::MAX_STAGES {
-                let name = Arc::clone(name);
+            let has_room = self.stages.len() < Outline::MAX_STAGES;
+            let name = if has_room { Arc::clone(name) } else { Arc::from(Outline::FURTHER_STAGES) };
+            if self.stages.len() <= Outline::MAX_STAGES {
                 self.stages.push(StageSummary { name, intervals: Intervals::default(), spans: false });
             }
             self.stages.len() - 1

@@ -29,7 +29,9 @@ pub struct SpanRules {
 pub type Interned = (Arc<Facts>, bool);
 
 /// How many distinct combinations are kept; with more, all are read again.
-const CACHE_ENTRIES: usize = 65_536;
+const CACHE_ENTRIES: usize = 32_768;
+/// The longest combination that is kept: longer ones hardly come twice, and would make the cache as large as requests.
+const CACHED_BYTES: usize = 1024;
 
 /// The conditions and expressions of one flow.
 #[derive(Debug)]
@@ -94,6 +96,11 @@ impl SpanRules {
         SpanRules { value_bytes, ..self }
     }
 
+    /// Whether a span can match a configured flow.
+    pub fn may_match(&self) -> bool {
+        self.flows.iter().any(|rule| rule.matches.is_some())
+    }
+
     /// What has to be read of each span, by slot.
     pub fn paths(&self) -> &[Path] {
         self.table.paths()
@@ -112,6 +119,9 @@ impl SpanRules {
     /// What all rules say about a span with these values; `fingerprint` must tell any two of them apart.
     pub fn learn(&self, fingerprint: &[u8], slots: &Slots<'_, '_>, is_entry: bool) -> Interned {
         let interned = self.evaluate(slots, is_entry);
+        if fingerprint.len() > CACHED_BYTES {
+            return interned;
+        }
         if self.cache.len() >= CACHE_ENTRIES {
             self.cache.clear();
         }

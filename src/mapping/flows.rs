@@ -596,7 +596,8 @@ impl Compiler<'_> {
     }
 
     fn slo(&self, config: SloConfig) -> Result<Slo, FlowError> {
-        if config.objective <= 0.0 || config.objective >= 100.0 {
+        let is_share = config.objective > 0.0 && config.objective < 100.0;
+        if !is_share {
             let message =
                 format!("{} is no share in per cent between 0 and 100, such as 99.9", config.objective);
             return Err(self.error("slo.objective", message));

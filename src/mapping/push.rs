@@ -61,6 +61,8 @@ impl PushError {
     }
 }
 
+/// The longest help text; longer ones are cut.
+pub const MAX_HELP_BYTES: usize = 1024;
 /// The longest instance key.
 pub const MAX_ID_BYTES: usize = 256;
 /// The most labels of one push.
@@ -187,7 +189,7 @@ fn define(
     warnings: &mut Vec<(&'static str, String)>,
 ) {
     if let Some(help) = help.filter(|help| !help.is_empty() && flow.origin == Origin::Pushed) {
-        flow.help.get_or_init(|| help.into());
+        flow.help.get_or_init(|| cut(help, MAX_HELP_BYTES).0.into());
     }
     if let Some(buckets) = buckets {
         let known = match flow.origin {
@@ -367,7 +369,7 @@ impl<'a> Fields<'a> {
 
     /// When the event was; now, if the push does not say, or says the year 1 as the ancestor's client does.
     fn created_at(&self, limits: &PushLimits, now: Now) -> Result<EventTime, PushError> {
-        let Some(text) = self.string("created_at")?.filter(|text| !text.is_empty()) else {
+        let Some(text) = self.string("created_at")? else {
             return Ok(now.wall);
         };
         let too_far = || {

@@ -4,12 +4,13 @@ use std::io::Read;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 
-use super::Refusal;
+use super::{Refusal, run};
 
 /// How much of a body that is too large is read after all, and for how long, so that its client hears why.
 const DRAIN_BYTES: usize = 256 * 1024 * 1024;
@@ -18,11 +19,72 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// What a refused compression's answer names.
 pub(super) const ACCEPTED_ENCODINGS: &str = "gzip, zstd, deflate";
 
-/// Reads a body of at most `limit` bytes, before and after decompression.
-pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
+/// A body as it came, which may have to be decompressed.
+#[derive(Debug)]
+pub(super) struct Content {
+    bytes: Bytes,
+    encoding: Encoding,
+    limit: usize,
+}
+
+/// Bodies from this size on are inflated and decoded where they hold up no other.
+const LARGE_BYTES: usize = 256 * 1024;
+/// The same for compressed ones.
+const LARGE_COMPRESSED_BYTES: usize = 32 * 1024;
+
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Content, Refusal> {
     let encoding = Encoding::of(headers)?;
-    let collected = collect(body, limit).await?;
-    inflate(encoding, collected, limit)
+    Ok(Content { bytes: collect(body, limit).await?, encoding, limit })
+}
+
+/// A gRPC message that was sent compressed, as the frame of a plain one; `limit` bounds both. What is no single
+/// compressed message is left as it is: tonic says what is wrong with it.
+pub(super) async fn inflate_grpc(request: Request, limit: usize) -> Result<Request, Refusal> {
+    const FRAME_HEADER: usize = 5;
+    let encoding = match request.headers().get(GRPC_ENCODING).map(HeaderValue::as_bytes) {
+        Some(b"gzip") => Encoding::Gzip,
+        Some(b"zstd") => Encoding::Zstd,
+        _ => return Ok(request),
+    };
+    let (mut parts, body) = request.into_parts();
+    let frame = collect(body, limit.saturating_add(FRAME_HEADER)).await?;
+    let is_compressed = matches!(*frame, [1, a, b, c, d, ..]
+        if u32::from_be_bytes([a, b, c, d]) as usize == frame.len() - FRAME_HEADER);
+    if !is_compressed {
+        return Ok(Request::from_parts(parts, Body::from(frame)));
+    }
+    let content = Content { bytes: frame.slice(FRAME_HEADER..), encoding, limit };
+    let message = run(content.is_large(), move || content.inflate()).await?;
+    let length = u32::try_from(message.len()).map_err(|_| too_large(limit))?;
+    let mut plain = BytesMut::with_capacity(FRAME_HEADER + message.len());
+    plain.extend_from_slice(&[0]);
+    plain.extend_from_slice(&length.to_be_bytes());
+    plain.extend_from_slice(&message);
+    parts.headers.remove(GRPC_ENCODING);
+    Ok(Request::from_parts(parts, Body::from(plain.freeze())))
+}
+
+/// Names the compression of a gRPC message.
+const GRPC_ENCODING: &str = "grpc-encoding";
+
+impl Content {
+    /// A body that needs no decompression.
+    pub(super) fn plain(bytes: Bytes) -> Self {
+        Content { limit: bytes.len(), bytes, encoding: Encoding::Identity }
+    }
+
+    /// Whether working on it takes long enough to be felt by others.
+    pub(super) fn is_large(&self) -> bool {
+        let large =
+            if matches!(self.encoding, Encoding::Identity) { LARGE_BYTES } else { LARGE_COMPRESSED_BYTES };
+        self.bytes.len() >= large
+    }
+
+    /// The request, of no more bytes than the limit.
+    pub(super) fn inflate(self) -> Result<Bytes, Refusal> {
+        inflate(self.encoding, self.bytes, self.limit)
+    }
 }
 
 async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Refusal> {

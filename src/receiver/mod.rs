@@ -8,12 +8,14 @@ pub mod native_http;
 pub mod otlp_grpc;
 pub mod otlp_http;
 
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use tonic::Code;
+
+use body::Content;
 
 use crate::mapping::otlp::{DecodeError, json, wire};
 use crate::mapping::spans::{MappedSpans, SpanMapper};
@@ -86,6 +88,15 @@ impl Refusal {
     }
 }
 
+/// When to try again, in whole seconds, spread so that not all clients come at once.
+fn retry_after() -> HeaderValue {
+    const LEAST_SECONDS: u64 = 3;
+    const SPREAD_SECONDS: u64 = 5;
+    // A hasher's seed is as random as this needs.
+    let random = RandomState::new().hash_one(());
+    HeaderValue::from(LEAST_SECONDS + random % SPREAD_SECONDS)
+}
+
 impl From<ShuttingDown> for Refusal {
     fn from(_: ShuttingDown) -> Self {
         Refusal::ShuttingDown
@@ -98,18 +109,14 @@ impl From<DecodeError> for Refusal {
     }
 }
 
-/// Requests from this size on are decoded where they hold up no other.
-const LARGE_BYTES: usize = 1024 * 1024;
-
 /// Takes in an OTLP request, whichever way it came. Returns what was refused of it.
 async fn accept_traces(
     pipeline: &Arc<Pipeline>,
     transport: Transport,
-    request: Bytes,
+    request: Content,
 ) -> Result<MappedSpans, Refusal> {
     let pipeline = Arc::clone(pipeline);
-    let is_large = request.len() >= LARGE_BYTES;
-    run(is_large, move || accept_traces_now(&pipeline, transport, &request)).await
+    run(request.is_large(), move || accept_traces_now(&pipeline, transport, &request.inflate()?)).await
 }
 
 /// Runs what may panic on foreign bytes: a bug then costs one request.
@@ -130,8 +137,7 @@ fn accept_traces_now(
     transport: Transport,
     request: &[u8],
 ) -> Result<MappedSpans, Refusal> {
-    let now = pipeline.now();
-    let mut mapper = SpanMapper::new(&pipeline.rules, pipeline.limits.time, now);
+    let mut mapper = SpanMapper::new(&pipeline.rules, pipeline.limits.time, pipeline.now());
     match transport {
         Transport::HttpJson => json::walk(request, &mut mapper)?,
         Transport::Grpc | Transport::HttpProtobuf | Transport::Push => wire::walk(request, &mut mapper)?,
@@ -144,7 +150,8 @@ fn accept_traces_now(
         truncated: pipeline.rules.take_truncated(),
         warnings: Vec::new(),
     };
-    pipeline.ingest(transport, &received, std::mem::take(&mut mapped.events), now)?;
+    // Decoding may have taken a while: arrival is when the request is applied.
+    pipeline.ingest(transport, &received, std::mem::take(&mut mapped.events), pipeline.now())?;
     Ok(mapped)
 }
 

@@ -9,12 +9,12 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{LARGE_BYTES, Refusal, body, run};
+use super::{Refusal, body, retry_after, run};
 use crate::domain::event::Incoming;
 use crate::domain::time::Now;
 use crate::mapping::push::{MappedPush, PushError, map_push};
@@ -60,7 +60,7 @@ fn refused(refusal: &Refusal) -> Response {
     let reply = json!({ "error": refusal.message(), "retryable": refusal.is_retryable() });
     let mut response = json_response(refusal.http_status(), &reply);
     if refusal.is_retryable() {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        response.headers_mut().insert(RETRY_AFTER, retry_after());
     }
     if matches!(refusal, Refusal::Unsupported(_)) {
         response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPTED_ENCODINGS));
@@ -76,9 +76,9 @@ impl Receiver {
     async fn push(&self, request: Request) -> Result<Value, Refusal> {
         let (parts, content) = request.into_parts();
         check_content_type(&parts.headers)?;
-        let bytes = body::read(&parts.headers, content, self.request_bytes).await?;
+        let content = body::read(&parts.headers, content, self.request_bytes).await?;
         let pipeline = Arc::clone(&self.pipeline);
-        run(bytes.len() >= LARGE_BYTES, move || accept(&pipeline, &bytes)).await
+        run(content.is_large(), move || accept(&pipeline, &content.inflate()?)).await
     }
 }
 
@@ -98,13 +98,16 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-fn accept(pipeline: &Pipeline, body: &Bytes) -> Result<Value, Refusal> {
+fn accept(pipeline: &Pipeline, body: &[u8]) -> Result<Value, Refusal> {
     let now = pipeline.now();
     let undecodable =
         |error: serde_json::Error| Refusal::Undecodable(format!("the body is no valid JSON: {error}"));
-    match serde_json::from_slice::<Value>(body).map_err(undecodable)? {
-        Value::Array(pushes) => accept_many(pipeline, &pushes, now),
-        push => accept_one(pipeline, &push, now),
+    if body.trim_ascii_start().starts_with(b"[") {
+        // One push at a time becomes values: a tree of all would be many times as large as the body.
+        let pushes: Vec<&RawValue> = serde_json::from_slice(body).map_err(undecodable)?;
+        accept_many(pipeline, &pushes, now)
+    } else {
+        accept_one(pipeline, &serde_json::from_slice(body).map_err(undecodable)?, now)
     }
 }
 
@@ -112,8 +115,10 @@ fn accept_one(pipeline: &Pipeline, push: &Value, now: Now) -> Result<Value, Refu
     let mapped =
         map(pipeline, push, now).map_err(|error| Refusal::Undecodable(error.message().to_owned()))?;
     let mut gathered = Gathered::default();
-    let warnings: Vec<Value> = gathered.take(mapped).into_iter().map(Value::from).collect();
-    gathered.ingest(pipeline, now)?;
+    let mut warnings: Vec<Value> = gathered.take(mapped).into_iter().map(Value::from).collect();
+    if gathered.ingest(pipeline, now)? > 0 {
+        warnings.push("this stage was pushed before with other content; the earlier event counts".into());
+    }
     let mut reply = json!({ "status": "ok" });
     if !warnings.is_empty() {
         reply["warnings"] = warnings.into();
@@ -121,28 +126,36 @@ fn accept_one(pipeline: &Pipeline, push: &Value, now: Now) -> Result<Value, Refu
     Ok(reply)
 }
 
-fn accept_many(pipeline: &Pipeline, pushes: &[Value], now: Now) -> Result<Value, Refusal> {
+fn accept_many(pipeline: &Pipeline, pushes: &[&RawValue], now: Now) -> Result<Value, Refusal> {
     let mut gathered = Gathered::default();
     let (mut rejected, mut warnings) = (Vec::new(), Vec::new());
     for (index, push) in pushes.iter().enumerate() {
-        match map(pipeline, push, now) {
+        let read = serde_json::from_str(push.get()).map_err(|error| PushError::Invalid(error.to_string()));
+        match read.and_then(|push| map(pipeline, &push, now)) {
             Ok(mapped) => {
-                let messages = gathered.take(mapped);
-                warnings.extend(
-                    messages.into_iter().map(|warning| json!({ "index": index, "warning": warning })),
-                );
+                let room = MAX_REPORTED.saturating_sub(warnings.len());
+                let messages = gathered.take(mapped).into_iter().take(room);
+                warnings.extend(messages.map(|warning| json!({ "index": index, "warning": warning })));
             }
-            Err(error) => rejected.push(json!({ "index": index, "error": error.message() })),
+            Err(error) => {
+                gathered.refused += 1;
+                if rejected.len() < MAX_REPORTED {
+                    rejected.push(json!({ "index": index, "error": error.message() }));
+                }
+            }
         }
     }
-    let (accepted, refused) = (gathered.events.len(), rejected.len());
-    gathered.refused = refused as u64;
-    gathered.ingest(pipeline, now)?;
-    rejected.truncate(MAX_REPORTED);
-    warnings.truncate(MAX_REPORTED);
+    let (accepted, refused) = (gathered.events.len(), gathered.refused);
+    let conflicts = gathered.ingest(pipeline, now)?;
+    if conflicts > 0 {
+        let message =
+            format!("{conflicts} stages were pushed before with other content; the earlier events count");
+        warnings.push(json!({ "warning": message }));
+    }
     let status = if refused == 0 { "ok" } else { "partial" };
+    let is_cut = refused > rejected.len() as u64;
     let mut reply = json!({ "status": status, "accepted": accepted, "rejected": rejected });
-    if refused > MAX_REPORTED {
+    if is_cut {
         reply["rejected_total"] = refused.into();
     }
     if !warnings.is_empty() {
@@ -180,7 +193,8 @@ impl Gathered {
         mapped.warnings.into_iter().map(count).collect()
     }
 
-    fn ingest(self, pipeline: &Pipeline, now: Now) -> Result<(), Refusal> {
+    /// Returns how many of them repeat earlier ones with other content.
+    fn ingest(self, pipeline: &Pipeline, now: Now) -> Result<u64, Refusal> {
         let rejected =
             if self.refused > 0 { vec![(Rejection::Push.as_str(), self.refused)] } else { Vec::new() };
         let received = Received {

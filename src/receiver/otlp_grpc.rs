@@ -18,8 +18,9 @@ use tonic::server::{Grpc, UnaryService};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::body::Content;
 use super::otlp_http::export_response;
-use super::{Refusal, accept_traces};
+use super::{Refusal, accept_traces, body};
 use crate::metrics::Transport;
 use crate::pipeline::Pipeline;
 
@@ -43,20 +44,30 @@ pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
 }
 
 async fn export(State(receiver): State<Receiver>, request: Request) -> Response {
-    let mut grpc = Grpc::new(BytesCodec)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(receiver.request_bytes);
     let deadline = timeout(request.headers());
-    let answered = grpc.unary(Export { pipeline: Arc::clone(&receiver.pipeline) }, request);
-    let response = match tokio::time::timeout(deadline, answered).await {
+    let response = match tokio::time::timeout(deadline, receiver.export(request)).await {
         Ok(response) => response,
         Err(_) => Status::deadline_exceeded("the request was not there in time").into_http(),
     };
-    let response = corrected(response);
+    let response = never_out_of_range(response);
     let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok()).unwrap_or("0");
     receiver.pipeline.metrics().answered(Transport::Grpc, code);
     response.into_response()
+}
+
+impl Receiver {
+    async fn export(&self, request: Request) -> http::Response<tonic::body::Body> {
+        // tonic's own decompression reads the first gzip member only, and ignores what comes behind it.
+        let request = match body::inflate_grpc(request, self.request_bytes).await {
+            Ok(request) => request,
+            Err(refusal) => return status(&refusal).into_http(),
+        };
+        let mut grpc = Grpc::new(BytesCodec)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .max_decoding_message_size(self.request_bytes);
+        grpc.unary(Export { pipeline: Arc::clone(&self.pipeline) }, request).await
+    }
 }
 
 /// How long the client waits for its answer: `grpc-timeout`, at most 8 digits and a unit.
@@ -78,25 +89,13 @@ fn timeout(headers: &HeaderMap) -> Duration {
     parse().unwrap_or(Duration::MAX)
 }
 
-/// tonic answers OUT_OF_RANGE to a message that is too large, and clients would send it again for ever; and it calls
-/// what cannot be decompressed an internal error, which it is not.
-fn corrected<B>(mut response: http::Response<B>) -> http::Response<B> {
-    let status = Status::from_header_map(response.headers());
-    let code = match status {
-        Some(status) if status.code() == Code::OutOfRange => Code::ResourceExhausted,
-        Some(status)
-            if status.code() == Code::Internal && status.message().starts_with(DECOMPRESSION_FAILED) =>
-        {
-            Code::InvalidArgument
-        }
-        _ => return response,
-    };
-    response.headers_mut().insert("grpc-status", HeaderValue::from(code as i32));
+/// tonic answers OUT_OF_RANGE to a message that is too large, and clients would send it again for ever.
+fn never_out_of_range<B>(mut response: http::Response<B>) -> http::Response<B> {
+    if Status::from_header_map(response.headers()).is_some_and(|status| status.code() == Code::OutOfRange) {
+        response.headers_mut().insert("grpc-status", HeaderValue::from(Code::ResourceExhausted as i32));
+    }
     response
 }
-
-/// How tonic's message begins; a test of the requests notices when it changes.
-const DECOMPRESSION_FAILED: &str = "Error decompressing";
 
 async fn unimplemented(State(receiver): State<Receiver>) -> Response {
     let code = (Code::Unimplemented as i32).to_string();
@@ -118,7 +117,8 @@ impl UnaryService<Bytes> for Export {
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
         let pipeline = Arc::clone(&self.pipeline);
         Box::pin(async move {
-            let mapped = accept_traces(&pipeline, Transport::Grpc, request.into_inner()).await;
+            let mapped =
+                accept_traces(&pipeline, Transport::Grpc, Content::plain(request.into_inner())).await;
             let mapped = mapped.map_err(|refusal| status(&refusal))?;
             Ok(tonic::Response::new(export_response(&mapped).encode_to_vec().into()))
         })

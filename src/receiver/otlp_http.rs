@@ -24,7 +24,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tower::util::option_layer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{Refusal, accept_traces, body};
+use super::{Refusal, accept_traces, body, retry_after};
 use crate::mapping::spans::MappedSpans;
 use crate::metrics::Transport;
 use crate::pipeline::Pipeline;
@@ -125,8 +125,8 @@ async fn export(State(receiver): State<Receiver>, request: Request) -> Response 
 impl Receiver {
     async fn export(&self, format: Format, request: Request) -> Result<MappedSpans, Refusal> {
         let (parts, content) = request.into_parts();
-        let bytes = body::read(&parts.headers, content, self.request_bytes).await?;
-        accept_traces(&self.pipeline, format.transport(), bytes).await
+        let content = body::read(&parts.headers, content, self.request_bytes).await?;
+        accept_traces(&self.pipeline, format.transport(), content).await
     }
 }
 
@@ -196,7 +196,7 @@ fn refused(format: Format, refusal: &Refusal) -> Response {
     };
     let mut response = respond(refusal.http_status(), format, body);
     if refusal.is_retryable() {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        response.headers_mut().insert(RETRY_AFTER, retry_after());
     }
     if matches!(refusal, Refusal::Unsupported(_)) {
         let accepted = HeaderValue::from_static(body::ACCEPTED_ENCODINGS);

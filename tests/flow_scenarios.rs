@@ -1,0 +1,1218 @@
+//! Stories that the contract tells, with flows as a config writes them, spans and pushes as senders send them, and
+//! invented time. What happened is compared as lines such as `checkout ok end 62s at 72s`: flow, outcome, reason,
+//! what goes into the histogram, and the second in which the instance was closed.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets None or Err has failed")]
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use latency_aggregator::aggregator::{Aggregator, Effects, Late, Limits};
+use latency_aggregator::domain::catalog::{self, Catalog};
+use latency_aggregator::domain::event::Incoming;
+use latency_aggregator::domain::result::{Closed, Finished, Latency};
+use latency_aggregator::domain::time::{Arrival, EventTime, Now};
+use latency_aggregator::mapping::facts::SpanRules;
+use latency_aggregator::mapping::flows::{Defaults, FlowConfig, compile};
+use latency_aggregator::mapping::otlp::{SpanFields, Text, TraceVisitor, Value};
+use latency_aggregator::mapping::push::{PushLimits, map_push};
+use latency_aggregator::mapping::spans::{SpanMapper, TimeLimits};
+use serde_json::json;
+
+// ---------------------------------------------------------------------------------------------------------------
+// The world of a story.
+
+/// Second 0 of a story, on the sender's clock.
+const NOON: u64 = 1_750_000_000_000_000_000;
+/// How long the process has been running then, unless the story is about that.
+const UPTIME: Duration = Duration::from_secs(7200);
+const TIMES: TimeLimits =
+    TimeLimits { max_future: Duration::from_secs(300), max_past: Duration::from_secs(24 * 3600) };
+
+struct World {
+    catalog: Catalog,
+    rules: SpanRules,
+    aggregator: Aggregator,
+    uptime: Duration,
+    now: Duration,
+    /// Each with the second of its closing.
+    closed: Vec<(f64, Closed)>,
+    /// Spans of no flow, and how many of them were ignored, for each such trace.
+    unmatched: Vec<(u64, u64)>,
+    /// All effects so far, without what finished.
+    total: Effects,
+}
+
+#[derive(Clone, Copy)]
+struct Caps {
+    instances: usize,
+    events_per_instance: usize,
+    tombstones: usize,
+}
+
+const NO_CAPS: Caps = Caps { instances: 1_000_000, events_per_instance: 10_000, tombstones: 1_000_000 };
+
+impl World {
+    /// With the flows of a config, as YAML; no flows: only the built-in one.
+    fn with(flows: &str) -> Self {
+        Self::new(flows, &[], NO_CAPS)
+    }
+
+    fn new(flows: &str, ignore: &[&str], caps: Caps) -> Self {
+        let configs: Vec<FlowConfig> =
+            if flows.is_empty() { Vec::new() } else { serde_saphyr::from_str(flows).unwrap() };
+        let defaults = Defaults::default();
+        let ignore: Vec<String> = ignore.iter().map(|condition| condition.to_string()).collect();
+        let compiled = compile(&configs, &defaults, &ignore, true).unwrap();
+        let limits = catalog::Limits { pushed_flows: 10, events_per_instance: caps.events_per_instance };
+        World {
+            catalog: Catalog::new(compiled.flows, defaults.timers(), compiled.rules.may_match(), limits),
+            rules: compiled.rules,
+            aggregator: Aggregator::new(Limits {
+                instances: caps.instances,
+                tombstones: caps.tombstones,
+                remembered: 100_000,
+            }),
+            uptime: UPTIME,
+            now: Duration::ZERO,
+            closed: Vec::new(),
+            unmatched: Vec::new(),
+            total: Effects::default(),
+        }
+    }
+
+    /// As if the process had started at second 0.
+    fn just_started(flows: &str) -> Self {
+        World { uptime: Duration::ZERO, ..Self::with(flows) }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            arrival: Arrival::since_origin(self.uptime + self.now),
+            wall: EventTime::from_unix_nanoseconds(NOON).plus(self.now),
+        }
+    }
+
+    /// Lets time pass, sweeping on the way.
+    fn at(&mut self, second: f64) -> &mut Self {
+        let target = Duration::from_secs_f64(second);
+        assert!(target >= self.now, "time does not go back to {second}");
+        while self.now < target {
+            self.now = target.min(self.now + Duration::from_millis(500));
+            let (effects, more) = self.aggregator.sweep(self.now().arrival, 1_000_000, &self.catalog);
+            assert!(!more);
+            self.take(effects);
+        }
+        self
+    }
+
+    /// One request with these spans, of which none is refused.
+    fn receive(&mut self, spans: &[Span]) -> &mut Self {
+        let mut mapper = SpanMapper::new(&self.rules, TIMES, self.now());
+        for span in spans {
+            span.visit(&mut mapper);
+        }
+        let mapped = mapper.finish();
+        assert_eq!(mapped.rejected, []);
+        self.ingest(mapped.events)
+    }
+
+    /// One request with these pushes.
+    fn push(&mut self, pushes: &[serde_json::Value]) -> &mut Self {
+        let limits = PushLimits { time: TIMES, value_bytes: 256 };
+        let map = |push| map_push(push, &self.catalog, &limits, self.now()).unwrap().incoming;
+        let events = pushes.iter().map(map).collect();
+        self.ingest(events)
+    }
+
+    fn ingest(&mut self, events: Vec<Incoming>) -> &mut Self {
+        let effects = self.aggregator.ingest(events, self.now().arrival, &self.catalog);
+        self.take(effects);
+        self
+    }
+
+    fn shut_down(&mut self) -> &mut Self {
+        let effects = self.aggregator.close_all(self.now().arrival, &self.catalog);
+        self.take(effects);
+        self
+    }
+
+    fn take(&mut self, effects: Effects) {
+        let total = &mut self.total;
+        total.opened += effects.opened;
+        total.new += effects.new;
+        total.after_folding += effects.after_folding;
+        total.duplicates += effects.duplicates;
+        total.conflicts += effects.conflicts;
+        total.over_limit += effects.over_limit;
+        total.overdue_change.extend(effects.overdue_change);
+        total.unmatched += effects.unmatched;
+        total.tombstones_evicted += effects.tombstones_evicted;
+        total.late.extend(effects.late);
+        for finished in effects.finished {
+            match finished {
+                Finished::Closed(closed) => self.closed.push((self.now.as_secs_f64(), *closed)),
+                Finished::Unmatched { events, ignored } => self.unmatched.push((events, ignored)),
+            }
+        }
+        let population = self.aggregator.population();
+        let ended: u64 = self
+            .closed
+            .iter()
+            .map(|(_, closed)| closed.notes.events + closed.notes.ignored + closed.notes.foreign)
+            .chain(self.unmatched.iter().map(|(events, ignored)| events + ignored))
+            .sum();
+        assert_eq!(self.total.new, population.events + ended, "events are counted once");
+        let instances = self.closed.len() + self.unmatched.len();
+        assert_eq!(self.total.opened, population.open + instances as u64, "instances end once");
+    }
+
+    /// The only instance that has been closed.
+    #[track_caller]
+    fn only(&self) -> &Closed {
+        assert_eq!(self.closed.len(), 1, "{:?}", self.story());
+        &self.closed[0].1
+    }
+
+    #[track_caller]
+    fn label(&self, name: &str) -> &str {
+        let labels = &self.only().labels;
+        &labels.iter().find(|(label, _)| **label == *name).unwrap().1
+    }
+
+    /// Late events as (stage, seconds late, seconds of extension); only the stage when no more is remembered.
+    fn late(&self) -> Vec<String> {
+        let line = |late: &Late| {
+            let known = late.lateness.map(|known| {
+                format!(" {}s late, {}s longer", known.late.as_secs_f64(), known.extension.as_secs_f64())
+            });
+            format!("{}{}", late.stage, known.unwrap_or_default())
+        };
+        self.total.late.iter().map(line).collect()
+    }
+
+    fn story(&self) -> Vec<String> {
+        let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
+        let line = |(at, closed): &(f64, Closed)| {
+            let latency = match closed.latency {
+                Latency::Finite(nanoseconds) => format!("{}s", seconds(nanoseconds)),
+                Latency::Infinite(nanoseconds) => format!("+Inf({}s)", seconds(nanoseconds)),
+                Latency::Unobserved => "unobserved".to_owned(),
+            };
+            let (flow, outcome, reason) =
+                (&closed.flow.name, closed.outcome.as_str(), closed.reason.as_str());
+            format!("{flow} {outcome} {reason} {latency} at {at}s")
+        };
+        self.closed.iter().map(line).collect()
+    }
+
+    /// Stages as `name inside offset`.
+    fn stages(&self) -> String {
+        let mut line = String::new();
+        for stage in &self.only().stages {
+            let inside = stage.inside.map_or("-".to_owned(), |inside| (inside as f64 / 1e9).to_string());
+            write!(line, "{} {inside} {}, ", stage.name, stage.offset as f64 / 1e9).unwrap();
+        }
+        line.trim_end_matches(", ").to_owned()
+    }
+}
+
+/// The seam of all stories: what has been closed so far, in order.
+#[track_caller]
+fn check(world: &World, expected: &[&str]) {
+    assert_eq!(world.story(), expected);
+}
+
+/// A span as an SDK exports it; by default INTERNAL, without parent, of trace 1.
+#[derive(Clone)]
+struct Span {
+    trace: u32,
+    id: u64,
+    parent: u64,
+    service: &'static str,
+    name: &'static str,
+    kind: i32,
+    from: f64,
+    to: f64,
+    flags: u32,
+    failed: bool,
+    attributes: Vec<(&'static str, &'static str)>,
+}
+
+fn span(service: &'static str, id: u64, from: f64, to: f64) -> Span {
+    Span {
+        trace: 1,
+        id,
+        parent: 0,
+        service,
+        name: "work",
+        kind: 1,
+        from,
+        to,
+        flags: 0,
+        failed: false,
+        attributes: Vec::new(),
+    }
+}
+
+impl Span {
+    fn under(self, parent: u64) -> Self {
+        Span { parent, ..self }
+    }
+
+    fn server(self) -> Self {
+        Span { kind: 2, ..self }
+    }
+
+    fn client(self) -> Self {
+        Span { kind: 3, ..self }
+    }
+
+    fn producer(self) -> Self {
+        Span { kind: 4, ..self }
+    }
+
+    fn consumer(self) -> Self {
+        Span { kind: 5, ..self }
+    }
+
+    /// `Span.flags` says that the parent is in the same process.
+    fn local(self) -> Self {
+        Span { flags: 0x100, ..self }
+    }
+
+    fn failed(self) -> Self {
+        Span { failed: true, ..self }
+    }
+
+    fn named(self, name: &'static str) -> Self {
+        Span { name, ..self }
+    }
+
+    fn of_trace(self, trace: u32) -> Self {
+        Span { trace, ..self }
+    }
+
+    fn saying(mut self, key: &'static str, value: &'static str) -> Self {
+        self.attributes.push((key, value));
+        self
+    }
+
+    fn visit(&self, visitor: &mut impl TraceVisitor) {
+        let time = |second: f64| NOON + (second * 1e9) as u64;
+        let trace = trace_id(self.trace);
+        let (id, parent) = (self.id.to_be_bytes(), self.parent.to_be_bytes());
+        visitor.resource();
+        visitor.resource_attribute("service.name".into(), Value::Str(self.service.into()));
+        visitor.scope(Text::default(), Text::default());
+        for (key, value) in &self.attributes {
+            visitor.span_attribute((*key).into(), Value::Str((*value).into()));
+        }
+        visitor.span(SpanFields {
+            trace_id: &trace,
+            span_id: &id,
+            parent_span_id: if self.parent == 0 { &[] } else { &parent },
+            name: self.name.into(),
+            kind: self.kind,
+            flags: self.flags,
+            start_time_unix_nano: time(self.from),
+            end_time_unix_nano: time(self.to),
+            status_code: if self.failed { 2 } else { 0 },
+            ..SpanFields::default()
+        });
+    }
+}
+
+fn trace_id(trace: u32) -> [u8; 16] {
+    let mut id = [7; 16];
+    id[..4].copy_from_slice(&trace.to_be_bytes());
+    id
+}
+
+fn hexadecimal(trace: u32) -> String {
+    trace_id(trace).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `created_at` of a moment of the story.
+fn at(second: f64) -> String {
+    let nanoseconds = i128::from(NOON) + (second * 1e9) as i128;
+    jiff::Timestamp::from_nanosecond(nanoseconds).unwrap().to_string()
+}
+
+/// From the gateway's start to the end of shipping, or of a cancellation.
+const CHECKOUT: &str = r#"
+- name: checkout
+  match: 'resource.attributes["service.name"] == "gateway"'
+  start: {stage: gateway}
+  end:
+    - {stage: shipping}
+    - {when: 'span.name == "OrderCancelled"', outcome: error}
+  expect: [gateway, payment, shipping]
+"#;
+
+// ---------------------------------------------------------------------------------------------------------------
+// Spans come when they end, children before parents.
+
+#[test]
+fn a_root_of_30_seconds_is_one_observation_of_30_seconds_though_its_child_came_at_once() {
+    for (said, child) in [
+        ("nothing", span("gateway", 2, 0.0, 0.1).under(1)),
+        ("local", span("gateway", 2, 0.0, 0.1).under(1).local()),
+        ("a remote parent", Span { flags: 0x300, ..span("cart", 2, 0.0, 0.1).under(1).server() }),
+    ] {
+        let mut world = World::with("");
+        world.at(0.1).receive(&[child]);
+        world.at(30.0).receive(&[span("gateway", 1, 0.0, 30.0).server()]);
+        world.at(700.0);
+        assert_eq!(world.story(), ["trace ok root 30s at 40s"], "flags say {said}");
+    }
+}
+
+#[test]
+fn a_handler_of_60_seconds_ends_the_flow_with_its_own_end_though_its_inner_span_came_first() {
+    let mut world = World::with(CHECKOUT);
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server()]);
+    world.at(5.0).receive(&[span("shipping", 6, 2.0, 2.1).client().under(5)]);
+    world.at(62.0).receive(&[span("shipping", 5, 2.0, 62.0).consumer().under(1)]);
+    check(world.at(700.0), &["checkout ok end 62s at 72s"]);
+}
+
+#[test]
+fn a_service_downstream_that_exports_5_seconds_after_the_root_is_not_late() {
+    let mut world = World::with("");
+    world
+        .at(1.0)
+        .receive(&[span("gateway", 2, 0.1, 0.9).client().under(1), span("gateway", 1, 0.0, 1.0).server()]);
+    world.at(6.0).receive(&[span("payment", 3, 0.2, 0.8).server().under(2)]);
+    check(world.at(700.0), &["trace ok root 1s at 16s"]);
+    assert_eq!(world.late(), [""; 0]);
+    assert_eq!(world.only().notes.events, 3);
+}
+
+#[test]
+fn a_trace_whose_parent_never_comes_ends_after_the_wait_with_its_earliest_orphan_as_root() {
+    let mut world = World::with("");
+    world.at(1.0).receive(&[
+        span("payment", 3, 0.5, 1.0).client().under(2),
+        span("payment", 2, 0.4, 1.0).server().under(1).failed().named("charge"),
+    ]);
+    check(world.at(60.5), &[]);
+    check(world.at(700.0), &["trace error quiet 0.6s at 61s"]);
+    assert!(world.only().notes.orphan_root);
+    assert_eq!(world.label("root_name"), "charge");
+    assert_eq!(world.label("root_service"), "payment");
+}
+
+#[test]
+fn a_local_parent_is_still_running_and_is_awaited_until_the_maximum_age() {
+    let mut world = World::with("");
+    world.at(1.0).receive(&[span("batch", 2, 0.0, 1.0).under(1).local()]);
+    check(world.at(700.0), &["trace truncated max_age unobserved at 601s"]);
+}
+
+#[test]
+fn the_linger_starts_again_with_each_new_event_and_not_with_a_repeated_one() {
+    let mut world = World::with(CHECKOUT);
+    let shipped = span("shipping", 2, 1.0, 2.0).server().under(1);
+    world.at(2.0).receive(&[span("gateway", 1, 0.0, 2.0).server(), shipped.clone()]);
+    world.at(8.0).receive(&[span("payment", 3, 0.5, 0.7).server().under(1)]);
+    world.at(15.0).receive(&[shipped]);
+    check(world.at(700.0), &["checkout ok end 2s at 18s"]);
+    assert_eq!((world.total.duplicates, world.total.conflicts), (1, 0));
+}
+
+#[test]
+fn evidence_that_no_longer_holds_at_the_deadline_does_not_end_a_flow() {
+    let mut world = World::with("");
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server()]);
+    // Its parent is still running.
+    world.at(5.0).receive(&[span("payment", 3, 0.2, 0.4).client().under(2).local()]);
+    check(world.at(30.0), &[]);
+    world.receive(&[span("payment", 2, 0.1, 30.0).server().under(1)]);
+    check(world.at(700.0), &["trace ok root 30s at 40s"]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Queues.
+
+#[test]
+fn a_consumer_without_instrumentation_delays_the_flow_and_does_no_harm_to_its_outcome() {
+    let mut world = World::with("");
+    world
+        .at(1.0)
+        .receive(&[span("gateway", 2, 0.5, 0.6).producer().under(1), span("gateway", 1, 0.0, 1.0).server()]);
+    check(world.at(60.5), &[]);
+    check(world.at(700.0), &["trace ok root 1s at 61s"]);
+    assert!(world.only().notes.unanswered);
+}
+
+#[test]
+fn a_consumer_that_outlives_the_root_counts() {
+    let mut world = World::with("");
+    world
+        .at(1.0)
+        .receive(&[span("gateway", 2, 0.5, 0.6).producer().under(1), span("gateway", 1, 0.0, 1.0).server()]);
+    world.at(45.0).receive(&[span("worker", 3, 40.0, 45.0).consumer().under(2)]);
+    check(world.at(700.0), &["trace ok root 45s at 55s"]);
+    assert_eq!(world.stages(), "gateway 1 0, worker 5 40");
+}
+
+#[test]
+fn an_idle_poll_before_its_message_was_sent_does_not_lengthen_the_flow() {
+    let poll = || span("worker", 3, 0.0, 12.0).consumer().under(2);
+    let order =
+        || [span("gateway", 1, 10.0, 11.0).server(), span("gateway", 2, 10.5, 10.6).producer().under(1)];
+    for (first, second) in [(vec![poll()], order().to_vec()), (order().to_vec(), vec![poll()])] {
+        let mut world = World::with("");
+        world.at(12.0).receive(&first);
+        world.at(13.0).receive(&second);
+        check(world.at(700.0), &["trace ok root 2s at 23s"]);
+        assert_eq!(world.stages(), "gateway 1 0, worker 1.5 0.5");
+    }
+}
+
+#[test]
+fn a_consumer_is_clipped_in_a_stub_as_well_whichever_of_the_two_came_first() {
+    let flow = "
+- name: import
+  match: 'span.name == \"import\"'
+  end: {when: 'span.name == \"done\"'}
+  linger: 3s
+";
+    let poll = span("worker", 3, 0.0, 12.0).consumer().under(2);
+    let producer = span("loader", 2, 10.0, 10.5).producer().under(1);
+    for (first, second) in [(&poll, &producer), (&producer, &poll)] {
+        let mut world = World::with(flow);
+        world.at(13.0).receive(&[span("loader", 1, 10.0, 11.0).named("import")]);
+        world.at(30.0).receive(std::slice::from_ref(first));
+        world.at(50.0).receive(std::slice::from_ref(second));
+        world.at(70.0).receive(&[span("worker", 4, 11.0, 12.0).under(3).named("done")]);
+        check(world.at(700.0), &["import ok end 2s at 73s"]);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// How flows end.
+
+#[test]
+fn a_cancelled_order_is_an_error_without_waiting_for_what_will_never_come() {
+    let mut world = World::with(CHECKOUT);
+    world.at(2.0).receive(&[
+        span("gateway", 2, 1.9, 2.0).under(1).named("OrderCancelled"),
+        span("gateway", 1, 0.0, 2.0).server(),
+    ]);
+    check(world.at(700.0), &["checkout error end 2s at 12s"]);
+    let missing: Vec<&str> = world.only().missing_stages.iter().map(|stage| &**stage).collect();
+    assert_eq!(missing, ["payment", "shipping"]);
+}
+
+#[test]
+fn a_gap_of_one_hour_before_the_end_is_one_observation_and_a_stub_meanwhile() {
+    let flow = format!("{CHECKOUT}  max_age: 2h\n");
+    let mut world = World::with(&flow);
+    world.at(0.5).receive(&[span("payment", 3, 0.2, 0.4).server().under(1)]);
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server()]);
+    world.at(30.0);
+    assert_eq!(world.aggregator.population().stubs, 1);
+    world.at(3600.0).receive(&[span("shipping", 2, 3590.0, 3600.0).server().under(1)]);
+    check(world.at(9000.0), &["checkout ok end 3600s at 3610s"]);
+    assert_eq!(world.stages(), "gateway 1 0, payment 0.2 0.2, shipping 10 3590");
+    assert_eq!(world.aggregator.population().stubs, 0);
+}
+
+#[test]
+fn a_flow_that_is_never_finished_is_incomplete_and_says_what_is_missing() {
+    for (on_incomplete, expected) in [
+        ("inf", "checkout incomplete max_age +Inf(600s) at 601s"),
+        ("elapsed", "checkout incomplete max_age 600s at 601s"),
+        ("drop", "checkout incomplete max_age unobserved at 601s"),
+    ] {
+        let mut world = World::with(&format!("{CHECKOUT}  on_incomplete: {on_incomplete}\n"));
+        world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server()]);
+        check(world.at(2000.0), &[expected]);
+        let missing: Vec<&str> = world.only().missing_stages.iter().map(|stage| &**stage).collect();
+        assert_eq!(missing, ["payment", "shipping"]);
+    }
+}
+
+#[test]
+fn the_sum_of_an_incomplete_flow_rises_by_its_extent_where_that_is_longer_than_its_age() {
+    let mut world = World::with(CHECKOUT);
+    world.at(1000.0).receive(&[span("gateway", 1, 0.0, 1000.0).server()]);
+    check(world.at(2000.0), &["checkout incomplete max_age +Inf(1000s) at 1600s"]);
+}
+
+#[test]
+fn without_an_end_a_flow_ends_when_all_expected_stages_were_entered() {
+    let flow = "
+- name: checkout
+  match: 'IsRootSpan()'
+  expect: [gateway, payment]
+";
+    let mut world = World::with(flow);
+    world.at(2.0).receive(&[
+        span("gateway", 1, 0.0, 2.0).server(),
+        // Inside of payment, and no entry to it: its parent is in the same stage, or has not come.
+        span("payment", 3, 0.5, 0.6).client().under(2),
+    ]);
+    check(world.at(40.0), &[]);
+    world.receive(&[span("payment", 2, 0.4, 40.0).server().under(1)]);
+    check(world.at(700.0), &["checkout ok expect 40s at 50s"]);
+}
+
+#[test]
+fn any_of_several_ends_ends_the_flow_and_the_latest_end_seen_counts() {
+    let flow = "
+- name: order
+  match: 'IsRootSpan()'
+  end:
+    - {stage: shipping}
+    - {stage: pickup}
+    - {stage: shipping, when: 'span.name == \"lost\"', outcome: error}
+";
+    let root = || span("gateway", 1, 0.0, 1.0).server();
+    for (ending, expected) in [
+        (vec![span("shipping", 2, 1.0, 3.0).server().under(1)], "order ok end 3s at 13s"),
+        (vec![span("pickup", 2, 1.0, 4.0).server().under(1)], "order ok end 4s at 13s"),
+        (
+            vec![
+                span("shipping", 2, 1.0, 2.0).server().under(1),
+                span("pickup", 3, 1.0, 2.5).server().under(1),
+            ],
+            "order ok end 2.5s at 13s",
+        ),
+        (vec![span("shipping", 2, 1.0, 3.0).server().under(1).named("lost")], "order error end 3s at 13s"),
+        (vec![span("shipping", 2, 1.0, 3.0).server().under(1).failed()], "order error end 3s at 13s"),
+        // Lost, but not in shipping.
+        (
+            vec![span("payment", 2, 1.0, 3.0).server().under(1).named("lost")],
+            "order incomplete max_age +Inf(600s) at 603s",
+        ),
+    ] {
+        let mut world = World::with(flow);
+        world.at(3.0).receive(&[root()]).receive(&ending);
+        check(world.at(700.0), &[expected]);
+    }
+}
+
+#[test]
+fn at_chooses_which_moment_of_a_boundary_counts() {
+    for (start, end, expected) in [
+        ("", "", "9s"),
+        (", at: start", ", at: end", "9s"),
+        (", at: end", "", "7s"),
+        ("", ", at: start", "5s"),
+        (", at: end", ", at: start", "3s"),
+    ] {
+        let flow = format!(
+            "
+- name: order
+  match: 'IsRootSpan()'
+  start: {{stage: gateway{start}}}
+  end: {{stage: shipping{end}}}
+"
+        );
+        let mut world = World::with(&flow);
+        world.at(10.0).receive(&[
+            span("gateway", 1, 1.0, 3.0).server(),
+            span("shipping", 2, 6.0, 10.0).server().under(1),
+        ]);
+        check(world.at(700.0), &[&format!("order ok end {expected} at 20s")]);
+    }
+}
+
+#[test]
+fn the_root_can_be_all_that_is_measured() {
+    let flow = "
+- name: checkout
+  match: 'IsRootSpan()'
+  measure: root
+";
+    let mut world = World::with(flow);
+    world
+        .at(20.0)
+        .receive(&[span("gateway", 1, 2.0, 5.0).server(), span("worker", 2, 3.0, 20.0).server().under(1)]);
+    check(world.at(700.0), &["checkout ok root 3s at 30s"]);
+}
+
+#[test]
+fn error_if_replaces_the_status_of_the_root() {
+    let flow = |error_if: &str| format!("- {{name: checkout, match: 'IsRootSpan()'{error_if}}}");
+    let by_kind = ", error_if: 'span.status.code == STATUS_CODE_ERROR and span.kind == SPAN_KIND_SERVER'";
+    let root = || span("gateway", 1, 0.0, 1.0).server();
+    let inner = || span("payment", 2, 0.1, 0.9).under(1);
+    for (error_if, spans, outcome) in [
+        ("", [root(), inner().failed()], "ok"),
+        ("", [root().failed(), inner()], "error"),
+        (by_kind, [root(), inner().failed()], "ok"),
+        (by_kind, [root(), inner().server().failed()], "error"),
+        (", error_if: 'span.name == \"retry\"'", [root().failed(), inner()], "ok"),
+    ] {
+        let mut world = World::with(&flow(error_if));
+        world.at(1.0).receive(&spans);
+        check(world.at(700.0), &[&format!("checkout {outcome} root 1s at 11s")]);
+    }
+}
+
+#[test]
+fn a_span_that_ends_before_it_starts_counts_as_skew_and_lasts_no_time() {
+    let mut world = World::with("");
+    world
+        .at(5.0)
+        .receive(&[span("gateway", 1, 0.0, 5.0).server(), span("payment", 2, 4.0, 3.0).server().under(1)]);
+    check(world.at(700.0), &["trace ok root 5s at 15s"]);
+    assert_eq!(world.only().notes.skewed, 1);
+    assert_eq!(world.stages(), "gateway 5 0, payment 0 3");
+}
+
+#[test]
+fn an_end_before_the_start_is_counted_and_not_observed() {
+    let mut world = World::with(CHECKOUT);
+    world
+        .at(9.0)
+        .receive(&[span("gateway", 1, 5.0, 6.0).server(), span("shipping", 2, 1.0, 2.0).server().under(1)]);
+    check(world.at(700.0), &["checkout ok end unobserved at 19s"]);
+    assert!(world.only().notes.reversed);
+    assert_eq!(world.stages(), "");
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Restarts, losses, late events.
+
+#[test]
+fn a_flow_whose_beginning_a_restart_may_have_lost_is_an_orphan_and_not_a_short_observation() {
+    for (flows, expected) in [
+        ("", "trace orphan quiet unobserved at 65s"),
+        (
+            "- {name: order, match: 'span.name == \"ship\"', end: {stage: shipping}}",
+            "order orphan end unobserved at 15s",
+        ),
+        (
+            "- {name: order, match: 'span.name == \"ship\"', start: {stage: gateway}, end: {stage: shipping}}",
+            "order orphan max_age unobserved at 605s",
+        ),
+        (CHECKOUT, "trace orphan quiet unobserved at 65s"),
+    ] {
+        let mut world = World::just_started(flows);
+        world.at(5.0).receive(&[span("shipping", 2, 4.0, 5.0).server().under(1).named("ship")]);
+        check(world.at(700.0), &[expected]);
+    }
+}
+
+#[test]
+fn a_flow_that_began_after_a_restart_is_observed_as_ever() {
+    let mut world = World::just_started("");
+    world.at(5.0).receive(&[span("gateway", 1, 4.0, 5.0).server()]);
+    check(world.at(700.0), &["trace ok root 1s at 15s"]);
+}
+
+#[test]
+fn a_beginning_cannot_be_lost_when_the_maximum_age_has_passed_since_the_start() {
+    let mut world = World::just_started("");
+    world.at(601.0).receive(&[span("shipping", 2, 600.0, 601.0).server().under(1)]);
+    check(world.at(1000.0), &["trace ok quiet 1s at 661s"]);
+}
+
+#[test]
+fn a_late_span_is_counted_and_changes_nothing_and_its_trace_is_remembered() {
+    let mut world = World::with("");
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server()]);
+    world.at(100.0).receive(&[span("worker", 2, 0.5, 8.0).server().under(1)]);
+    assert_eq!(world.late(), ["worker 89s late, 7s longer"]);
+    // A late event renews the tombstone: 5 minutes from here.
+    world.at(399.0).receive(&[span("worker", 3, 0.2, 0.3).server().under(1)]);
+    assert_eq!(world.late()[1], "worker 388s late, 0s longer");
+    // Another hour only the key is remembered.
+    world.at(399.0 + 300.0 + 3590.0);
+    assert_eq!(world.aggregator.population().tombstones, 0);
+    world.receive(&[span("gateway", 1, 0.0, 1.0).server()]);
+    assert_eq!(world.late()[2], "gateway");
+    check(world.at(6000.0), &["trace ok root 1s at 11s"]);
+    assert_eq!(world.total.opened, 1);
+}
+
+#[test]
+fn a_late_event_would_have_lengthened_only_what_is_measured() {
+    for (case, spans, expected) in [
+        ("an end", span("shipping", 4, 1.0, 9.0).server().under(1), "shipping 20s late, 6s longer"),
+        ("a start", span("gateway", 4, 0.5, 2.0).under(1), "gateway 20s late, 0.5s longer"),
+        ("neither", span("audit", 4, 0.0, 30.0).server().under(1), "audit 20s late, 0s longer"),
+    ] {
+        let mut world = World::with(CHECKOUT);
+        world.at(3.0).receive(&[
+            span("gateway", 1, 1.0, 2.0).server(),
+            span("shipping", 2, 1.5, 3.0).server().under(1),
+        ]);
+        world.at(33.0).receive(&[spans]);
+        assert_eq!(world.late(), [expected], "{case}");
+    }
+}
+
+#[test]
+fn a_repeated_event_of_a_closed_instance_is_late() {
+    let mut world = World::with("");
+    let root = span("gateway", 1, 0.0, 1.0).server();
+    world.at(1.0).receive(std::slice::from_ref(&root));
+    world.at(21.0).receive(&[root]);
+    assert_eq!(world.late(), ["gateway 10s late, 0s longer"]);
+    assert_eq!(world.total.duplicates, 0);
+}
+
+#[test]
+fn a_pushed_id_is_late_within_its_time_to_live_and_a_new_instance_after_it() {
+    let push =
+        |stage: &str| json!({"id": "7", "name": "order", "stage": stage, "life_span": 5, "time_to_live": 20});
+    let mut world = World::with("");
+    world.push(&[push("placed")]);
+    check(world.at(6.0), &["order ok quiet 0s at 5s"]);
+    world.at(15.0).push(&[push("paid")]);
+    assert_eq!(world.late(), ["paid 10s late, 15s longer"]);
+    // Renewed at 15 s, and again at 34 s: gone at 54 s.
+    world.at(34.0).push(&[push("placed")]);
+    assert_eq!((world.late().len(), world.total.opened), (2, 1));
+    world.at(54.0).push(&[push("placed")]);
+    check(world.at(100.0), &["order ok quiet 0s at 5s", "order ok quiet 0s at 59s"]);
+    assert_eq!(world.late().len(), 2);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Pushes.
+
+#[test]
+fn a_life_span_of_0_closes_at_once_and_with_the_whole_request() {
+    let stage = |stage: &str, second: f64| json!({"id": "7", "name": "order", "stage": stage, "life_span": 0, "created_at": at(second)});
+    let mut world = World::with("");
+    world.at(5.0).push(&[stage("placed", 1.0), stage("shipped", 3.0), stage("paid", 2.0)]);
+    check(&world, &["order ok quiet 2s at 5s"]);
+    assert_eq!(world.stages(), "paid - 1, placed - 0, shipped - 2");
+}
+
+#[test]
+fn a_life_span_replaces_the_quiet_period_from_its_push_on() {
+    let push = |stage: &str, life_span: serde_json::Value| json!({"id": "7", "name": "order", "stage": stage, "life_span": life_span});
+    let mut world = World::with("");
+    world.push(&[push("placed", json!(60))]);
+    world.at(50.0).push(&[push("paid", json!(2.5))]);
+    world.at(52.0).push(&[push("shipped", json!(null))]);
+    check(world.at(100.0), &["order ok quiet 52s at 62s"]);
+}
+
+#[test]
+fn a_final_push_ends_the_flow_and_an_error_of_any_stage_is_the_flows() {
+    let push = |stage: &str, second: f64| {
+        json!({"id": "7", "name": "order", "stage": stage, "life_span": 300,
+        "created_at": at(second)})
+    };
+    let mut failed = push("paid", 2.0);
+    failed["status"] = json!("error");
+    let mut last = push("shipped", 4.0);
+    last["final"] = json!(true);
+    let mut world = World::with("");
+    world.at(5.0).push(&[push("placed", 1.0), failed, last]);
+    check(world.at(700.0), &["order error final 3s at 15s"]);
+}
+
+#[test]
+fn a_repeated_push_changes_nothing_but_keeps_the_earliest_time_and_may_still_end_the_flow() {
+    let push = |stage: &str, second: f64| {
+        json!({"id": "7", "name": "order", "stage": stage, "life_span": 100,
+        "created_at": at(second)})
+    };
+    let mut world = World::with("");
+    world.at(9.0).push(&[
+        push("placed", 2.0),
+        push("shipped", 8.0),
+        push("placed", 5.0),
+        push("placed", 1.0),
+    ]);
+    assert_eq!((world.total.new, world.total.duplicates, world.total.conflicts), (2, 2, 0));
+    let mut last = push("shipped", 8.0);
+    last["final"] = json!(true);
+    world.at(20.0).push(&[last]);
+    check(world.at(700.0), &["order ok final 7s at 30s"]);
+}
+
+#[test]
+fn the_later_stage_says_what_the_labels_of_a_pushed_flow_are() {
+    let push = |stage: &str, second: f64, labels: serde_json::Value| json!({"id": "7", "name": "order", "stage": stage, "created_at": at(second), "label_values": labels});
+    let mut world = World::with("");
+    world.at(9.0).push(&[
+        push("shipped", 3.0, json!({"carrier": "dhl", "tenant": "b"})),
+        push("placed", 1.0, json!({"tenant": "a", "source": "web"})),
+    ]);
+    world.at(60.0);
+    let labels: Vec<(&str, &str)> =
+        world.only().labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+    assert_eq!(labels, [("carrier", "dhl"), ("source", "web"), ("tenant", "b")]);
+    assert!(world.only().notes.label_conflict);
+}
+
+#[test]
+fn a_push_and_spans_with_the_same_key_meet_in_one_instance() {
+    let flow = "
+- name: checkout
+  match: 'span.name == \"other\"'
+  end: {stage: delivered}
+  labels: {carrier: 'span.attributes[\"carrier\"]'}
+";
+    let uuid = {
+        let hexadecimal = hexadecimal(1).to_uppercase();
+        let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hexadecimal[range].to_owned());
+        parts.join("-")
+    };
+    for id in [hexadecimal(1), uuid] {
+        let spans = [span("gateway", 1, 0.0, 1.0).server()];
+        let push = [json!({"id": id, "name": "checkout", "stage": "delivered", "created_at": at(8.0),
+            "label_values": {"carrier": "dhl"}})];
+        for spans_first in [true, false] {
+            let mut world = World::with(flow);
+            world.at(8.0);
+            if spans_first {
+                world.receive(&spans).push(&push);
+            } else {
+                world.push(&push).receive(&spans);
+            }
+            check(world.at(700.0), &["checkout ok end 8s at 18s"]);
+            assert_eq!(world.stages(), "delivered - 8, gateway 1 0");
+            assert_eq!(world.label("carrier"), "dhl");
+        }
+    }
+}
+
+#[test]
+fn a_push_switches_the_root_rule_off() {
+    let flow = "- {name: checkout, match: 'IsRootSpan()', quiet_period: 30s}";
+    let push = json!({"id": hexadecimal(1), "name": "checkout", "stage": "billing", "created_at": at(1.0)});
+    let mut world = World::with(flow);
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server()]).push(&[push]);
+    check(world.at(700.0), &["checkout ok quiet 1s at 31s"]);
+}
+
+#[test]
+fn pushes_of_one_stage_to_two_flows_of_one_trace_are_two_events() {
+    let flows = "
+- {name: checkout, end: {stage: none}}
+- {name: payment}
+";
+    let push =
+        |name: &str, second: f64| json!({"id": hexadecimal(1), "name": name, "created_at": at(second)});
+    for order in [["checkout", "payment"], ["payment", "checkout"]] {
+        let mut world = World::with(flows);
+        world.at(3.0).push(&[push(order[0], 2.0), push(order[1], 1.0)]);
+        assert_eq!((world.total.new, world.total.duplicates), (2, 0));
+        check(world.at(700.0), &["checkout incomplete max_age +Inf(600s) at 603s"]);
+        assert_eq!(world.only().notes.foreign, 1);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Which flow an instance belongs to, and its labels.
+
+const TWO_FLOWS: &str = "
+- {name: first, match: 'span.name == \"one\"'}
+- {name: second, match: 'span.name == \"two\"', end: {when: 'span.name == \"done\"'}}
+";
+
+#[test]
+fn the_first_flow_in_file_order_wins_whatever_the_order_of_arrival() {
+    let one = span("payment", 2, 0.2, 0.4).server().under(1).named("one");
+    let two = span("gateway", 1, 0.0, 1.0).server().named("two");
+    for (earlier, later) in [(&one, &two), (&two, &one)] {
+        let mut world = World::with(TWO_FLOWS);
+        world.at(1.0).receive(std::slice::from_ref(earlier));
+        world.at(3.0).receive(std::slice::from_ref(later));
+        check(world.at(700.0), &["first ok root 1s at 13s"]);
+    }
+}
+
+#[test]
+fn a_match_that_comes_after_folding_is_counted_and_changes_nothing() {
+    let mut world = World::with(TWO_FLOWS);
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server().named("two")]);
+    world.at(20.0).receive(&[span("payment", 2, 0.2, 0.4).server().under(1).named("one")]);
+    assert_eq!(world.total.after_folding, 1);
+    world.at(30.0).receive(&[span("payment", 3, 0.2, 25.0).server().under(1).named("done")]);
+    check(world.at(700.0), &["second ok end 25s at 40s"]);
+}
+
+#[test]
+fn what_no_flow_wants_is_the_built_in_flows_labelled_by_its_root() {
+    let mut world = World::with(TWO_FLOWS);
+    world.at(1.0).receive(&[
+        span("cart", 2, 0.1, 0.2).server().under(1).named("GET /cart"),
+        span("gateway", 1, 0.0, 1.0)
+            .server()
+            .named("POST")
+            .saying("http.request.method", "POST")
+            .saying("http.route", "/orders"),
+    ]);
+    check(world.at(700.0), &["trace ok root 1s at 11s"]);
+    assert_eq!(world.label("root_name"), "POST /orders");
+    assert_eq!(world.label("root_service"), "gateway");
+}
+
+#[test]
+fn ignored_spans_are_no_events_and_a_trace_whose_root_is_ignored_is_none() {
+    let ignore = [r#"span.attributes["url.path"] == "/healthz""#];
+    let mut world = World::new("", &ignore, NO_CAPS);
+    world.at(1.0).receive(&[
+        span("gateway", 2, 0.1, 0.2).under(1),
+        span("gateway", 1, 0.0, 1.0).server().saying("url.path", "/healthz"),
+    ]);
+    check(world.at(30.0), &[]);
+    assert_eq!(world.unmatched, [(1, 1)]);
+    // Inside of a trace that counts it is left out of bounds and stages.
+    world.receive(&[
+        span("gateway", 1, 20.0, 21.0).server().of_trace(2),
+        span("probe", 2, 19.0, 29.0).under(1).saying("url.path", "/healthz").of_trace(2),
+    ]);
+    check(world.at(700.0), &["trace ok root 1s at 40s"]);
+    assert_eq!((world.only().notes.events, world.only().notes.ignored), (1, 1));
+}
+
+#[test]
+fn each_pick_rule_chooses_among_services_by_event_time_and_never_by_arrival() {
+    let spans = [
+        span("gateway", 1, 1.0, 9.0).server().saying("n", "10").saying("t", "b"),
+        // Its clock is ahead: it starts before its parent.
+        span("payment", 2, 0.5, 2.0).server().under(1).saying("n", "9").saying("t", "a"),
+        span("shipping", 3, 5.0, 9.0).server().under(1).saying("n", "200").saying("t", "c"),
+        span("shipping", 4, 6.0, 7.0).under(3),
+    ];
+    for (pick, attribute, expected) in [
+        ("first", "n", "9"),
+        ("last", "n", "200"),
+        ("root", "n", "10"),
+        ("max", "n", "200"),
+        ("min", "n", "9"),
+        ("join", "n", "10,200,9"),
+        ("max", "t", "c"),
+        ("min", "t", "a"),
+        ("join", "t", "a,b,c"),
+        ("first", "missing", "none"),
+    ] {
+        let flow = format!(
+            "
+- name: checkout
+  match: 'IsRootSpan()'
+  labels: {{label: {{from: 'span.attributes[\"{attribute}\"]', pick: {pick}, default: none}}}}
+"
+        );
+        for reversed in [false, true] {
+            let mut spans = spans.to_vec();
+            if reversed {
+                spans.reverse();
+            }
+            let mut world = World::with(&flow);
+            world.at(9.0);
+            spans.chunks(1).for_each(|one| {
+                world.receive(one);
+            });
+            world.at(700.0);
+            assert_eq!(world.label("label"), expected, "{pick} of {attribute}, reversed: {reversed}");
+            let disagree = !["join", "root"].contains(&pick) && attribute != "missing";
+            assert_eq!(world.only().notes.label_conflict, disagree, "{pick} of {attribute}");
+        }
+    }
+}
+
+#[test]
+fn an_open_instance_is_overdue_once_it_has_taken_longer_than_was_promised() {
+    let flow = format!("{CHECKOUT}  slo: {{latency: 5s, objective: 99.9}}\n");
+    let mut world = World::with(&flow);
+    let overdue = |world: &World| world.total.overdue_change.iter().map(|(_, change)| change).sum::<i64>();
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server()]);
+    world.receive(&[span("gateway", 1, 0.0, 1.0).server().of_trace(2)]);
+    for (second, expected) in [(5.5, 0), (6.5, 2), (30.0, 2)] {
+        assert_eq!(overdue(world.at(second)), expected, "at {second} s");
+    }
+    world.receive(&[span("shipping", 2, 1.0, 30.0).server().under(1)]);
+    assert_eq!(overdue(world.at(45.0)), 1);
+    check(world.at(700.0), &["checkout ok end 30s at 40s", "checkout incomplete max_age +Inf(600s) at 601s"]);
+    assert_eq!(overdue(&world), 0);
+}
+
+#[test]
+fn an_instance_that_changes_its_flow_twice_in_one_request_is_overdue_once() {
+    let flows = "
+- {name: first, match: 'IsRootSpan()', slo: {latency: 5s, objective: 99.9}, quiet_period: 1m}
+- {name: second}
+";
+    let push = |name: &str| json!({"id": hexadecimal(1), "name": name, "stage": name});
+    let mut world = World::with(flows);
+    let overdue = |world: &World| world.total.overdue_change.iter().map(|(_, change)| change).sum::<i64>();
+    world.at(1.0).receive(&[span("worker", 2, 0.0, 1.0).under(1), span("cart", 3, 0.0, 1.0)]);
+    assert_eq!(overdue(world.at(8.0)), 1);
+    world.push(&[push("second"), push("first")]);
+    assert_eq!(overdue(world.at(9.0)), 1);
+    world.at(700.0);
+    assert_eq!((world.story().len(), overdue(&world)), (1, 0));
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Shutdown and bounds.
+
+#[test]
+fn at_shutdown_what_has_ended_closes_normally_and_the_rest_is_evicted() {
+    let mut world = World::with(CHECKOUT);
+    world
+        .at(3.0)
+        .receive(&[span("gateway", 1, 0.0, 1.0).server(), span("shipping", 2, 1.0, 3.0).server().under(1)]);
+    world.at(4.0).receive(&[span("gateway", 1, 3.0, 4.0).server().of_trace(2)]);
+    world.push(&[json!({"id": "7", "name": "job", "final": true}), json!({"id": "8", "name": "job"})]);
+    world.at(5.0).shut_down();
+    let mut story = world.story();
+    story.sort_unstable();
+    assert_eq!(
+        story,
+        [
+            "checkout evicted shutdown unobserved at 5s",
+            "checkout ok end 3s at 5s",
+            "job evicted shutdown unobserved at 5s",
+            "job ok final 0s at 5s",
+        ]
+    );
+    assert_eq!(world.aggregator.population().open, 0);
+}
+
+#[test]
+fn events_of_instances_for_which_there_is_no_room_are_counted_and_make_orphans() {
+    let caps = Caps { instances: 1, ..NO_CAPS };
+    let mut world = World::new("", &[], caps);
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server()]);
+    world.at(2.0).receive(&[span("gateway", 1, 1.0, 2.0).server().of_trace(2)]);
+    assert_eq!((world.total.opened, world.total.over_limit), (1, 1));
+    // The rest of the refused trace comes when there is room again: its beginning was lost.
+    world.at(20.0).receive(&[span("worker", 2, 1.5, 20.0).server().under(1).of_trace(2)]);
+    check(world.at(700.0), &["trace ok root 1s at 11s", "trace orphan quiet unobserved at 80s"]);
+}
+
+#[test]
+fn an_instance_over_its_cap_is_still_one_observation_with_its_bounds_and_its_root() {
+    let caps = Caps { events_per_instance: 50, ..NO_CAPS };
+    let mut world = World::new("", &[], caps);
+    world.at(200.0);
+    for id in 2..200 {
+        world.receive(&[span("worker", id, id as f64 - 1.0, id as f64).server().under(1)]);
+    }
+    world.receive(&[span("gateway", 1, 0.0, 199.5).server().named("root")]);
+    assert_eq!((world.total.new, world.total.over_limit), (50, 149));
+    check(world.at(2000.0), &["trace ok root 199.5s at 210s"]);
+    assert_eq!(world.label("root_name"), "root");
+}
+
+#[test]
+fn tombstones_make_room_and_their_traces_stay_remembered() {
+    let caps = Caps { tombstones: 2, ..NO_CAPS };
+    let mut world = World::new("", &[], caps);
+    for trace in 1..=5 {
+        world.receive(&[span("gateway", 1, 0.0, 0.0).server().of_trace(trace)]);
+    }
+    world.at(20.0);
+    assert_eq!(world.aggregator.population().tombstones, 2);
+    assert_eq!(world.total.tombstones_evicted, 3);
+    for trace in 1..=5 {
+        world.receive(&[span("worker", 2, 0.0, 0.0).server().under(1).of_trace(trace)]);
+    }
+    assert_eq!((world.total.late.len(), world.total.opened), (5, 5));
+    assert_eq!(world.total.late.iter().filter(|late| late.lateness.is_none()).count(), 3);
+}
+
+#[test]
+fn a_sweep_looks_at_what_is_due_and_not_at_what_is_open() {
+    let open: u32 = 100_000;
+    let mut world = World::with(CHECKOUT);
+    let begin = |trace| span("gateway", 1, 0.0, 1.0).server().of_trace(trace);
+    world.at(1.0).receive(&(0..open).map(begin).collect::<Vec<_>>());
+    world.at(20.0);
+    assert_eq!(world.aggregator.population().stubs, u64::from(open));
+    let finish = |trace| span("shipping", 2, 1.0, 2.0).server().under(1).of_trace(trace);
+    world.receive(&(0..10).map(finish).collect::<Vec<_>>());
+    world.at(29.5);
+    world.now = Duration::from_secs(30);
+    // The limit counts the keys that are looked at, whether they are due or not.
+    let (effects, more) = world.aggregator.sweep(world.now().arrival, 11, &world.catalog);
+    assert_eq!((effects.finished.len(), more), (10, false));
+    assert_eq!(world.aggregator.population().open, u64::from(open) - 10);
+}
+
+#[test]
+fn a_sweep_that_meets_its_limit_says_so_and_goes_on_where_it_stopped() {
+    let mut world = World::with("");
+    let root = |trace| span("gateway", 1, 0.0, 1.0).server().of_trace(trace);
+    world.receive(&(0..25).map(root).collect::<Vec<_>>());
+    world.now = Duration::from_secs(11);
+    let mut closed = Vec::new();
+    for _ in 0..3 {
+        let (effects, more) = world.aggregator.sweep(world.now().arrival, 10, &world.catalog);
+        closed.push((effects.finished.len(), more));
+    }
+    assert_eq!(closed, [(10, true), (10, true), (5, false)]);
+}
+
+#[test]
+fn a_root_that_comes_long_after_its_children_still_decides_the_flow() {
+    let mut world = World::with("- {name: checkout, match: 'span.name == \"POST /orders\"'}");
+    world.at(0.2).receive(&[span("gateway", 2, 0.0, 0.1).under(1).local()]);
+    world.at(30.0).receive(&[span("gateway", 1, 0.0, 30.0).server().named("POST /orders")]);
+    world.at(60.0);
+    check(&world, &["checkout ok root 30s at 40s"]);
+    assert_eq!(world.total.after_folding, 0);
+}
+
+#[test]
+fn of_many_label_values_the_one_that_the_rule_wants_is_never_lost() {
+    let mut world = World::with("");
+    let push = |attempt: u32| {
+        let label = format!("{attempt:02}");
+        let created = format!("2026-06-01T12:00:{attempt:02}Z");
+        serde_json::json!({
+            "id": "a", "name": "order", "stage": label, "created_at": created, "life_span": 5,
+            "label_values": { "attempt": label },
+        })
+    };
+    let pushes: Vec<_> = (0..40).rev().map(push).collect();
+    world.now = Duration::from_secs(60);
+    world.push(&pushes).at(70.0);
+    assert_eq!(world.label("attempt"), "39");
+
+    let mut world = World::with("");
+    world.receive(
+        &(2..40)
+            .map(|id| {
+                span(SERVICES[id as usize % 3], id, 0.0, 1.0).under(1).server().named(NAMES[id as usize])
+            })
+            .collect::<Vec<_>>(),
+    );
+    world.at(20.0).receive(&[span("gateway", 1, 0.0, 2.0).server().named("POST /orders")]).at(60.0);
+    assert_eq!((world.label("root_name"), world.label("root_service")), ("POST /orders", "gateway"));
+    assert!(!world.only().notes.label_conflict);
+}
+
+const SERVICES: [&str; 3] = ["a", "b", "c"];
+const NAMES: [&str; 40] = [
+    "00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "16",
+    "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31", "32", "33",
+    "34", "35", "36", "37", "38", "39",
+];
+
+#[test]
+fn a_pushed_flow_may_pause_longer_than_max_age_if_its_life_span_says_so() {
+    let mut world = World::with("");
+    let push = |stage: &str, life_span: Option<u32>| serde_json::json!({ "id": "a", "name": "order", "stage": stage, "life_span": life_span });
+    world.push(&[push("placed", Some(3600))]);
+    world.at(1800.0).push(&[push("shipped", None)]).at(1900.0);
+    check(&world, &["order ok quiet 1800s at 1810s"]);
+}
+
+#[test]
+fn stages_beyond_the_cap_are_counted_together_and_in_nobody_elses_time() {
+    let mut world = World::with("- {name: all, match: 'true', stage: 'span.attributes[\"step\"]'}");
+    let steps: Vec<&'static str> = (0..300).map(|step| &*format!("step {step:03}").leak()).collect();
+    let spans: Vec<_> =
+        steps.iter().zip(1..).map(|(step, id)| span("worker", id, 0.0, 1.0).saying("step", step)).collect();
+    world.receive(&spans).at(60.0);
+    let stages: Vec<&str> = world.only().stages.iter().map(|stage| &*stage.name).collect();
+    assert_eq!(stages.len(), 257);
+    assert_eq!(stages[0], "(further stages)");
+}
