@@ -1165,7 +1165,7 @@ fn of_many_label_values_the_one_that_the_rule_wants_is_never_lost() {
     let mut world = World::with("");
     let push = |attempt: u32| {
         let label = format!("{attempt:02}");
-        let created = format!("2026-06-01T12:00:{attempt:02}Z");
+        let created = at(f64::from(attempt));
         serde_json::json!({
             "id": "a", "name": "order", "stage": label, "created_at": created, "life_span": 5,
             "label_values": { "attempt": label },
