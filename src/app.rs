@@ -117,6 +117,7 @@ impl App {
     pub async fn run(self, stop: impl Future<Output = ()>, hurry: impl Future<Output = ()>) {
         let App { pipeline, status, config, http, metrics, otlp_grpc, otlp_http } = self;
         let grace = config.shutdown.grace;
+        status.set_ready(true);
         let (stop_ingest, ingest_stopped) = watch::channel(false);
         let (stop_web, web_stopped) = watch::channel(false);
         let mut ingest = JoinSet::new();
@@ -127,8 +128,10 @@ impl App {
             ingest.spawn(listener::serve(bound, router, ingest_stopped.clone(), grace));
         }
         if let Some(bound) = otlp_http {
+            let listen = &config.listen;
+            let origins = listen.cors_origins.clone();
             let router =
-                otlp_http::router(Arc::clone(&pipeline), request_bytes, config.listen.cors_origins.clone());
+                otlp_http::router(Arc::clone(&pipeline), request_bytes, &listen.otlp_http_path, origins);
             ingest.spawn(listener::serve(bound, router, ingest_stopped.clone(), grace));
         }
         let push = native_http::router(Arc::clone(&pipeline), config.push.request_bytes);
@@ -142,7 +145,6 @@ impl App {
         };
         serving.spawn(listener::serve(http, shared, web_stopped, LAST_ANSWERS));
         let sweep = tokio::spawn(sweep(Arc::clone(&pipeline)));
-        status.set_ready(true);
 
         stop.await;
         info!("shutting down: finishing requests, then closing what is open");

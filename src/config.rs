@@ -88,6 +88,8 @@ pub struct Listen {
     pub otlp_grpc: Option<String>,
     /// OTLP over HTTP; null switches it off.
     pub otlp_http: Option<String>,
+    /// The path of OTLP over HTTP; a slash behind it makes no difference.
+    pub otlp_http_path: String,
     /// Web pages that may send OTLP over HTTP from a browser: origins, of which one part may be `*`.
     pub cors_origins: Vec<String>,
 }
@@ -99,6 +101,7 @@ impl Default for Listen {
             metrics: None,
             otlp_grpc: Some("127.0.0.1:4317".to_owned()),
             otlp_http: Some("127.0.0.1:4318".to_owned()),
+            otlp_http_path: "/v1/traces".to_owned(),
             cors_origins: Vec::new(),
         }
     }
@@ -239,6 +242,14 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         for (setting, address) in self.addresses() {
             check_address(setting, address)?;
+        }
+        let path = &self.listen.otlp_http_path;
+        if !path.starts_with('/')
+            || path.len() < 2
+            || path.ends_with('/')
+            || path.contains(['{', '}', '?', '#', ' '])
+        {
+            return Err(format!("listen.otlp_http_path: {path:?} is no path such as /v1/traces"));
         }
         let at_least_one = [
             ("limits.request_bytes", self.limits.request_bytes),

@@ -1,4 +1,4 @@
-//! OTLP over HTTP: protobuf and JSON at `/v1/traces`.
+//! OTLP over HTTP: protobuf and JSON at one path, by default `/v1/traces`.
 //!
 //! Every answer, good or bad, is in the encoding of the request; errors are a `google.rpc.Status`
 //! (OTLP specification, OTLP/HTTP response).
@@ -36,14 +36,19 @@ struct Receiver {
     request_bytes: usize,
 }
 
-/// The routes of OTLP over HTTP. Browsers may call them from pages at `cors_origins`, never with credentials.
-pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize, cors_origins: Vec<String>) -> Router {
+/// The routes of OTLP over HTTP at `path`. Browsers may call them from pages at `cors_origins`, never with credentials.
+pub fn router(
+    pipeline: Arc<Pipeline>,
+    request_bytes: usize,
+    path: &str,
+    cors_origins: Vec<String>,
+) -> Router {
     let receiver = Receiver { pipeline, request_bytes };
     let export = || post(export).fallback(method_not_allowed);
     Router::new()
-        .route("/v1/traces", export())
+        .route(path, export())
         // Some exporters are given the URL with a slash behind; a redirect would lose the body.
-        .route("/v1/traces/", export())
+        .route(&format!("{path}/"), export())
         .fallback(not_found)
         .with_state(receiver)
         .layer(option_layer((!cors_origins.is_empty()).then(|| cors(cors_origins))))
@@ -140,7 +145,7 @@ async fn method_not_allowed(State(receiver): State<Receiver>, request: Request) 
 
 async fn not_found(State(receiver): State<Receiver>, request: Request) -> Response {
     let format = Format::of(request.headers()).unwrap_or(Format::Json);
-    let message = "only traces are received here, at /v1/traces; send metrics and logs elsewhere";
+    let message = "only traces are received here, by default at /v1/traces; send metrics and logs elsewhere";
     let response = refused(format, &Refusal::NotFound(message.to_owned()));
     receiver.pipeline.metrics().answered(format.transport(), response.status().as_str());
     response
