@@ -418,15 +418,21 @@ impl Aggregator {
 
     /// Removes tombstones, in each shard those that expire first, until they are as few as they may be.
     fn make_room_for_tombstones(&self, now: Arrival, effects: &mut Effects) {
+        let is_crowded = || self.tombstones.load(Relaxed) > self.limits.tombstones as u64;
         let mut empty = 0;
         for timers in self.timers.iter().cycle() {
-            if empty == self.timers.len() || self.tombstones.load(Relaxed) <= self.limits.tombstones as u64 {
+            if empty == self.timers.len() || !is_crowded() {
                 return;
             }
             let soonest = lock(timers).tombstones.take_first();
             empty = if soonest.is_empty() { empty + 1 } else { 0 };
             for key in soonest {
-                effects.tombstones_evicted += u64::from(self.remove_tombstone(&key, now, |_| true));
+                if is_crowded() {
+                    effects.tombstones_evicted += u64::from(self.remove_tombstone(&key, now, |_| true));
+                } else {
+                    // Those that expire at the same moment may stay.
+                    self.bury(key, now);
+                }
             }
         }
     }
