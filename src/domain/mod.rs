@@ -5,6 +5,7 @@
 
 pub mod catalog;
 pub mod completion;
+pub mod critical_path;
 pub mod event;
 pub mod flow;
 pub mod ids;
