@@ -154,7 +154,8 @@ impl<'e> Walk<'e> {
             // parent, so clipping does not concern it.
             let waited_for = |&child: &usize| {
                 let child_ended = self.events[child].end.min(end);
-                !self.visited[child] && child_ended <= latest && self.events[child].start < self.at
+                let is_inside = child_ended > start && self.events[child].start < self.at;
+                !self.visited[child] && is_inside && child_ended <= latest
             };
             let rest = &self.children[parent][*looked_at..];
             let child = rest.iter().position(waited_for).filter(|_| self.at > self.from);
