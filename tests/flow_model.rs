@@ -18,7 +18,7 @@ use latency_aggregator::domain::flow::{
     At, Boundary, EndAlternative, Flow, LabelRule, Labels, Measure, OnIncomplete, Origin, Pick, Slo, Timers,
 };
 use latency_aggregator::domain::ids::{FlowId, Key, SpanId, TraceId};
-use latency_aggregator::domain::result::{Finished, Latency, Notes, Outcome, Reason};
+use latency_aggregator::domain::result::{Closed, Finished, Latency, Notes, Outcome, Reason};
 use latency_aggregator::domain::time::{Arrival, EventTime};
 use latency_aggregator::mapping::flows::{Defaults, FlowConfig, compile};
 use proptest::collection::vec;
@@ -366,6 +366,8 @@ struct Counts {
 #[derive(Debug, Default)]
 struct Told {
     ended: Vec<Ended>,
+    /// Critical paths and transitions of the instances that were never folded.
+    paths: Vec<String>,
     counts: Counts,
     over_limit: u64,
     open_by_flow: BTreeMap<FlowId, i64>,
@@ -416,29 +418,47 @@ impl Told {
             *self.overdue_by_flow.entry(flow).or_default() += change;
         }
         for finished in effects.finished {
-            self.ended.push(match finished {
+            let ended = match finished {
                 Finished::Unmatched { events, ignored } => Ended::Unmatched { at, events, ignored },
-                Finished::Closed(closed) => Ended::Closed(Box::new(Story {
-                    at,
-                    key: closed.key,
-                    flow: closed.flow.name.to_string(),
-                    outcome: closed.outcome,
-                    reason: closed.reason,
-                    latency: closed.latency,
-                    labels: closed
-                        .labels
-                        .iter()
-                        .map(|(name, value)| (name.to_string(), value.to_string()))
-                        .collect(),
-                    stages: closed
-                        .stages
-                        .iter()
-                        .map(|stage| (stage.name.to_string(), stage.inside, stage.offset))
-                        .collect(),
-                    missing: closed.missing_stages.iter().map(|stage| stage.to_string()).collect(),
-                    notes: Notes { coarsened: 0, ..closed.notes },
-                })),
-            });
+                Finished::Closed(closed) => {
+                    self.take_path(&closed);
+                    Ended::Closed(Box::new(Story {
+                        at,
+                        key: closed.key,
+                        flow: closed.flow.name.to_string(),
+                        outcome: closed.outcome,
+                        reason: closed.reason,
+                        latency: closed.latency,
+                        labels: closed
+                            .labels
+                            .iter()
+                            .map(|(name, value)| (name.to_string(), value.to_string()))
+                            .collect(),
+                        stages: closed
+                            .stages
+                            .iter()
+                            .map(|stage| (stage.name.to_string(), stage.inside, stage.offset))
+                            .collect(),
+                        missing: closed.missing_stages.iter().map(|stage| stage.to_string()).collect(),
+                        notes: Notes { coarsened: 0, cycles: 0, coarse_path: false, ..closed.notes },
+                    }))
+                }
+            };
+            self.ended.push(ended);
+        }
+    }
+
+    /// The shares of the critical path sum to the latency, whatever came.
+    fn take_path(&mut self, closed: &Closed) {
+        let sum: u64 = closed.path.iter().map(|share| share.nanoseconds).sum();
+        let latency = match closed.latency {
+            Latency::Finite(nanoseconds) | Latency::Infinite(nanoseconds) => nanoseconds,
+            Latency::Unobserved => 0,
+        };
+        assert_eq!(sum, latency, "{closed:?}");
+        if !closed.notes.coarse_path {
+            self.paths.push(format!("{:?} {:?} {:?}", closed.key, closed.path, closed.transitions));
+            self.paths.sort();
         }
     }
 
@@ -1016,6 +1036,8 @@ impl<'a> Case<'a> {
                 foreign: kept.len() as u64 - ignored - events,
                 skewed: self.skewed(),
                 coarsened: 0,
+                cycles: 0,
+                coarse_path: false,
                 reversed,
                 orphan_root: self.spans().next().is_some() && self.true_root().is_none(),
                 unanswered: self.is_unanswered(),
@@ -1483,6 +1505,10 @@ proptest! {
         let (one_told, other_told) = (run(&plan, &one), run(&plan, &other));
         check_same(&one_told.results(), &other_told.results());
         check_same(&one_told.results(), &Oracle::tell(&plan, &one, horizon(&one)).results());
+        // One of the two may have been folded on its way.
+        if one_told.paths.len() == other_told.paths.len() {
+            prop_assert_eq!(one_told.paths, other_told.paths);
+        }
     }
 
     #[test]

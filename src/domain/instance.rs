@@ -13,8 +13,8 @@ use super::event::{Event, Flags, Kind};
 use super::flow::{Flow, Measure, OnIncomplete, Origin};
 use super::ids::{FlowId, Key, SpanId};
 use super::outline::{Outline, Progress};
-use super::result::{Closed, Finished, Latency, Notes, Outcome, Reason, StageTime};
-use super::summary::{StageSummary, Summary};
+use super::result::{Closed, Finished, Latency, Notes, Outcome, PathShare, Reason, StageTime};
+use super::summary::{StageSummary, Summary, unknown};
 use super::time::{Arrival, EventTime, nanoseconds};
 use super::tombstone::Tombstone;
 
@@ -70,6 +70,8 @@ struct Stub {
     summary: Summary,
     /// CONSUMER spans whose producer has not come: their start is not known yet.
     waiting: Vec<Event>,
+    /// Whether every event is in the outline, in an order that depends on content only.
+    exact: bool,
     coarsened: u64,
 }
 
@@ -376,11 +378,13 @@ pub type Extent = Option<(EventTime, EventTime)>;
 impl Stub {
     /// Everything about `events`, with every interval kept apart.
     fn exact(flow: &Flow, mut events: Vec<Event>) -> Self {
-        // In the order of event time, so that intervals are appended, not inserted.
-        events.sort_unstable_by_key(|event| (event.start, event.end));
+        // In the order of event time, so that intervals are appended, not inserted; and by content in all else, so
+        // that nothing depends on arrival.
+        events.sort_unstable_by(|a, b| a.start.cmp(&b.start).then_with(|| a.cmp(b)));
         let outline = Outline::of(flow, &events);
         let parents = outline.parents_of_consumers();
-        let mut stub = Stub { outline, summary: Summary::default(), waiting: Vec::new(), coarsened: 0 };
+        let mut stub =
+            Stub { outline, summary: Summary::default(), waiting: Vec::new(), exact: true, coarsened: 0 };
         for event in events {
             if !is_consumer(&event) {
                 stub.summary.join(flow, &event, event.start);
@@ -396,6 +400,7 @@ impl Stub {
     /// The same, in bounded room.
     fn of(flow: &Flow, events: Vec<Event>) -> Self {
         let mut stub = Stub::exact(flow, events);
+        stub.exact = false;
         stub.coarsened += stub.summary.coarsen();
         stub
     }
@@ -485,6 +490,8 @@ impl Stub {
         };
         let observed_from = bounds.filter(|_| ended && !reversed).map(|(start, _)| start);
         let stages = observed_from.map_or_else(Vec::new, |start| self.stage_times(start));
+        let (path, cycles) = self.path(&flow, latency, bounds);
+        let transitions = if observed_from.is_some() { self.outline.transitions() } else { Vec::new() };
         let missing = |(bit, _): &(usize, &Arc<str>)| progress.expected & (1 << bit) == 0;
         let missing_stages = match outcome {
             Outcome::Ok | Outcome::Error | Outcome::Incomplete => {
@@ -499,12 +506,43 @@ impl Stub {
             foreign: self.summary.foreign,
             skewed: self.summary.skewed,
             coarsened: self.coarsened,
+            cycles,
+            coarse_path: observed_from.is_some() && !self.exact,
             reversed,
             orphan_root: progress.spans && !progress.has_root(),
             unanswered: progress.unanswered,
             label_conflict,
         };
-        Closed { flow, key, outcome, reason, latency, labels, stages, missing_stages, due, notes }
+        Closed {
+            flow,
+            key,
+            outcome,
+            reason,
+            latency,
+            labels,
+            stages,
+            missing_stages,
+            path,
+            transitions,
+            due,
+            notes,
+        }
+    }
+
+    /// Which stage took how much of the latency.
+    fn path(&self, flow: &Flow, latency: Latency, bounds: Extent) -> (Vec<PathShare>, u64) {
+        match (latency, bounds) {
+            (Latency::Unobserved, _) => (Vec::new(), 0),
+            (Latency::Finite(nanoseconds), Some((from, to))) if to.nanoseconds_since(from) == nanoseconds => {
+                if self.exact {
+                    self.outline.critical_path(flow, from, to)
+                } else {
+                    (self.summary.coarse_path(from, to), 0)
+                }
+            }
+            // What never ended has no path; the time that passed is nobody's.
+            (Latency::Finite(nanoseconds) | Latency::Infinite(nanoseconds), _) => (unknown(nanoseconds), 0),
+        }
     }
 
     fn stage_times(&self, start: EventTime) -> Vec<StageTime> {

@@ -42,6 +42,11 @@ impl Intervals {
         self.0.first().map(|interval| interval.0)
     }
 
+    /// The intervals, as (start, end), by start.
+    pub fn as_slice(&self) -> &[(EventTime, EventTime)] {
+        &self.0
+    }
+
     /// Total length in nanoseconds.
     pub fn nanoseconds(&self) -> u64 {
         self.0.iter().fold(0, |sum, &(start, end)| sum.saturating_add(end.nanoseconds_since(start)))

@@ -3,13 +3,16 @@
 //! An [`Outline`] is what remains of an instance's events when it is folded to a stub, and is built from the events
 //! themselves while they are kept; both are then judged by the same [`Outline::progress`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use super::critical_path::{Timed, critical_path};
 use super::event::{Event, Flags, Kind, View};
-use super::flow::{Boundary, Flow};
+use super::flow::{Boundary, Flow, Measure};
 use super::ids::SpanId;
+use super::result::{PathShare, Transition};
+use super::summary::{shares, unknown};
 use super::time::EventTime;
 
 /// One event, without what is shared and without what it says for labels.
@@ -267,6 +270,66 @@ impl Outline {
             ends_in_error != 0 || root.is_some_and(|root| root.counts && root.flags.has(Flags::ERROR))
         };
         by_status || ended_as_error || self.signals.push_error
+    }
+
+    /// The critical path of a latency, by stage. The events must be in an order that depends on their content only.
+    pub fn critical_path(&self, flow: &Flow, from: EventTime, to: EventTime) -> (Vec<PathShare>, u64) {
+        let family = Family::of(&self.nodes);
+        let places: Vec<usize> = (0..self.nodes.len()).filter(|&place| self.nodes[place].counts).collect();
+        let place_of = |node: usize| places.binary_search(&node).ok();
+        let timed: Vec<Timed> = places
+            .iter()
+            .map(|&place| {
+                let node = &self.nodes[place];
+                let parent = family.parents[place].filter(|&parent| self.nodes[parent].counts);
+                let clipped = parent.filter(|_| node.kind == Kind::Consumer);
+                let start = clipped.map_or(node.start, |parent| self.nodes[parent].clips(node.start));
+                Timed { start: start.min(node.end), end: node.end, parent: parent.and_then(place_of) }
+            })
+            .collect();
+        let ends_flow = |place: &usize| {
+            let stage = &self.stages[usize::from(self.nodes[places[*place]].stage)];
+            let in_end_stage = flow.ends.iter().any(|end| end.boundary.stage.as_ref() == Some(stage));
+            (in_end_stage, timed[*place].end == to, *place)
+        };
+        let by_root =
+            || family.root(&self.nodes).and_then(place_of).filter(|_| flow.measure == Measure::Root);
+        let at_the_end = |place: &usize| timed[*place].end == to || timed[*place].start == to;
+        let last = by_root().or_else(|| (0..timed.len()).filter(at_the_end).max_by_key(ends_flow));
+        let Some(last) = last else { return (unknown(to.nanoseconds_since(from)), 0) };
+        let path = critical_path(&timed, last, from, to);
+        let stage = |place: usize| &self.stages[usize::from(self.nodes[places[place]].stage)];
+        (shares(&path.steps, stage), path.cycles)
+    }
+
+    /// The longest way between each two stages: over queues, and from push to push.
+    pub fn transitions(&self) -> Vec<Transition> {
+        let family = Family::of(&self.nodes);
+        let mut longest: BTreeMap<(u16, u16), u64> = BTreeMap::new();
+        let mut note = |from: &Node, to: &Node, nanoseconds: u64| {
+            let known = longest.entry((from.stage, to.stage)).or_default();
+            *known = nanoseconds.max(*known);
+        };
+        for (node, parent) in self.nodes.iter().zip(&family.parents) {
+            if let Some(parent) = parent.map(|parent| &self.nodes[parent]) {
+                let is_queue = parent.kind == Kind::Producer && node.kind == Kind::Consumer;
+                if is_queue && parent.counts && node.counts {
+                    note(parent, node, node.start.nanoseconds_since(parent.end));
+                }
+            }
+        }
+        let mut pushes: Vec<&Node> =
+            self.nodes.iter().filter(|node| node.kind == Kind::Push && node.counts).collect();
+        pushes.sort_by_key(|push| (push.start, &self.stages[usize::from(push.stage)]));
+        for pair in pushes.windows(2).filter(|pair| pair[0].stage != pair[1].stage) {
+            note(pair[0], pair[1], pair[1].start.nanoseconds_since(pair[0].start));
+        }
+        let name = |stage: u16| Arc::clone(&self.stages[usize::from(stage)]);
+        let transition =
+            |((from, to), nanoseconds)| Transition { from: name(from), to: name(to), nanoseconds };
+        let mut transitions: Vec<Transition> = longest.into_iter().map(transition).collect();
+        transitions.sort_by(|a, b| (&a.from, &a.to).cmp(&(&b.from, &b.to)));
+        transitions
     }
 
     /// From when on a CONSUMER had work to do: its producer's start, or its own when its parent is no PRODUCER.

@@ -114,6 +114,10 @@ pub struct Closed {
     pub stages: Vec<StageTime>,
     /// Expected stages that never came.
     pub missing_stages: Vec<Arc<str>>,
+    /// Which stage made it take as long as it took; the shares sum to what its latency adds to the histogram's sum.
+    pub path: Vec<PathShare>,
+    /// How long it took from one stage into another.
+    pub transitions: Vec<Transition>,
     /// When it should have been closed.
     pub due: Arrival,
     /// What else is worth counting.
@@ -131,6 +135,53 @@ pub struct StageTime {
     pub offset: u64,
 }
 
+/// A stage's share of a latency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathShare {
+    /// Its name; empty for what cannot be attributed.
+    pub stage: Arc<str>,
+    /// How the time was spent.
+    pub kind: PathKind,
+    /// How much time.
+    pub nanoseconds: u64,
+}
+
+/// How time on the critical path was spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PathKind {
+    /// The stage worked.
+    Work,
+    /// Nothing on the path worked until the stage began.
+    Wait,
+    /// What worked had no known part in the flow's end.
+    Unknown,
+}
+
+impl PathKind {
+    /// All of them.
+    pub const ALL: [PathKind; 3] = [PathKind::Work, PathKind::Wait, PathKind::Unknown];
+
+    /// The value of the label `kind`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PathKind::Work => "work",
+            PathKind::Wait => "wait",
+            PathKind::Unknown => "unknown",
+        }
+    }
+}
+
+/// The longest way from one stage into another: through a queue, or from push to push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The stage that handed over.
+    pub from: Arc<str>,
+    /// The stage that took over.
+    pub to: Arc<str>,
+    /// How long it took.
+    pub nanoseconds: u64,
+}
+
 /// What is odd about a closed instance, for the program's own metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Notes {
@@ -144,6 +195,10 @@ pub struct Notes {
     pub skewed: u64,
     /// Gaps inside stages that its stub lost.
     pub coarsened: u64,
+    /// Parents on its critical path that led in a circle.
+    pub cycles: u64,
+    /// Its critical path is known by stages only, since it was folded.
+    pub coarse_path: bool,
     /// Its configured end lies before its configured start.
     pub reversed: bool,
     /// Its root never came; its earliest orphan stood in.

@@ -3,13 +3,16 @@
 //! Invariant: joining an event twice, or two events in either order, gives the same summary, as long as no cap is
 //! met. That is why a duplicate cannot change a stub.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::critical_path::{Spent, Step, coarse_path};
 use super::event::{Event, Flags, Kind, View};
 use super::flow::{At, Boundary, Flow, Measure};
 use super::intervals::Intervals;
 use super::labels::Candidates;
 use super::outline::Outline;
+use super::result::{PathKind, PathShare};
 use super::time::EventTime;
 
 /// The joins of one flow over the events of one instance.
@@ -102,10 +105,46 @@ impl Summary {
         &mut self.stages[index]
     }
 
+    /// The critical path at the level of stages.
+    pub fn coarse_path(&self, from: EventTime, to: EventTime) -> Vec<PathShare> {
+        let mut stages: Vec<&StageSummary> = self.stages.iter().collect();
+        stages.sort_by(|a, b| a.name.cmp(&b.name));
+        let (mut intervals, mut names) = (Vec::new(), Vec::new());
+        for stage in stages {
+            intervals.extend_from_slice(stage.intervals.as_slice());
+            names.resize(intervals.len(), &stage.name);
+        }
+        shares(&coarse_path(&intervals, from, to).steps, |place| names[place])
+    }
+
     /// Bounds the memory of a stub; returns how many gaps inside stages were lost.
     pub fn coarsen(&mut self) -> u64 {
         self.stages.iter_mut().map(|stage| stage.intervals.coarsen(Self::STUB_INTERVALS)).sum()
     }
+}
+
+/// Sums the steps of a path by stage and kind, in the order of the stages' names.
+pub fn shares<'a>(steps: &[Step], stage: impl Fn(usize) -> &'a Arc<str>) -> Vec<PathShare> {
+    let none = Arc::from("");
+    let mut sums: BTreeMap<(&Arc<str>, PathKind), u64> = BTreeMap::new();
+    for step in steps {
+        let key = match step.spent {
+            Spent::Working(event) => (stage(event), PathKind::Work),
+            Spent::Waiting(event) => (stage(event), PathKind::Wait),
+            Spent::Unknown => (&none, PathKind::Unknown),
+        };
+        *sums.entry(key).or_default() += step.nanoseconds();
+    }
+    let share = |((stage, kind), nanoseconds): ((&Arc<str>, _), _)| {
+        let stage = Arc::clone(stage);
+        PathShare { stage, kind, nanoseconds }
+    };
+    sums.into_iter().map(share).collect()
+}
+
+/// A latency of which nothing can be attributed.
+pub fn unknown(nanoseconds: u64) -> Vec<PathShare> {
+    vec![PathShare { stage: Arc::from(""), kind: PathKind::Unknown, nanoseconds }]
 }
 
 /// Where the latency would start and end if there were only this event; `None` where it has no say.

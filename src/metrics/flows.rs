@@ -11,7 +11,7 @@ use super::series::{Open, SeriesMap};
 use super::snapshot::{Kind, Series, Value};
 use crate::domain::flow::{Flow, Labels, Origin};
 use crate::domain::labels::Label;
-use crate::domain::result::{Closed, Latency, Outcome, Reason};
+use crate::domain::result::{Closed, Latency, Outcome, PathKind, Reason, Transition};
 use crate::domain::time::{Arrival, EventTime, nanoseconds};
 
 /// A family that all flows share.
@@ -31,6 +31,16 @@ pub(super) const CLOSED: FamilyName = FamilyName {
     name: "flow_closed_total",
     help: "Closed flow instances by outcome and by the reason they were closed for.",
     kind: Kind::Counter,
+};
+pub(super) const PATH: FamilyName = FamilyName {
+    name: "flow_critical_path_seconds_total",
+    help: "Each stage's share of the latency of closed instances: working, or waited for; all shares sum to the latency.",
+    kind: Kind::Counter,
+};
+pub(super) const TRANSITION: FamilyName = FamilyName {
+    name: "flow_transition_seconds",
+    help: "Time from one stage into another: from a PRODUCER's end to its CONSUMER's start, or from push to push.",
+    kind: Kind::Histogram,
 };
 pub(super) const STAGE: FamilyName = FamilyName {
     name: "flow_stage_seconds",
@@ -71,8 +81,8 @@ pub(super) const LAST_CLOSED: FamilyName = FamilyName {
 };
 
 /// All shared families in the order in which they are shown.
-pub(super) const FAMILIES: [FamilyName; 10] =
-    [LATENCY, CLOSED, STAGE, OFFSET, MISSING, SLO, OBJECTIVE, OPEN, OVERDUE, LAST_CLOSED];
+pub(super) const FAMILIES: [FamilyName; 12] =
+    [LATENCY, CLOSED, PATH, STAGE, OFFSET, TRANSITION, MISSING, SLO, OBJECTIVE, OPEN, OVERDUE, LAST_CLOSED];
 
 /// The metrics of one flow.
 #[derive(Debug)]
@@ -91,6 +101,8 @@ struct Recorded {
     bounds: Bounds,
     latency: SeriesMap<Outcome, Histogram>,
     closed: SeriesMap<(Outcome, Reason), u64>,
+    path: SeriesMap<PathKind, u128>,
+    transition: SeriesMap<(), Histogram>,
     stage: SeriesMap<(), Histogram>,
     offset: SeriesMap<(), Histogram>,
     missing: SeriesMap<(), u64>,
@@ -106,6 +118,8 @@ impl FlowMetrics {
         let mut recorded = Recorded {
             latency: SeriesMap::new(limit),
             closed: SeriesMap::new(limit),
+            path: SeriesMap::new(limit),
+            transition: SeriesMap::new(limit),
             stage: SeriesMap::new(limit),
             offset: SeriesMap::new(limit),
             missing: SeriesMap::new(limit),
@@ -141,11 +155,13 @@ impl FlowMetrics {
     }
 
     /// How many values each bounded family sent to its overflow series.
-    pub(super) fn refused(&self) -> [(&'static str, u64); 7] {
+    pub(super) fn refused(&self) -> [(&'static str, u64); 9] {
         let recorded = self.recorded();
         [
             (LATENCY.name, recorded.latency.refused()),
             (CLOSED.name, recorded.closed.refused()),
+            (PATH.name, recorded.path.refused()),
+            (TRANSITION.name, recorded.transition.refused()),
             (STAGE.name, recorded.stage.refused()),
             (OFFSET.name, recorded.offset.refused()),
             (MISSING.name, recorded.missing.refused()),
@@ -166,6 +182,16 @@ impl FlowMetrics {
                 [flow(), vec![label("outcome", outcome.as_str()), label("reason", reason.as_str())], open]
                     .concat()
             }),
+            name if name == PATH.name => {
+                let show = |(kind, open, time, hidden): (PathKind, &Open, &u128, bool)| Series {
+                    labels: [flow(), open.shown(), vec![label("kind", kind.as_str())]].concat(),
+                    value: Value::Nanoseconds(if hidden { 0 } else { *time }),
+                };
+                recorded.path.sorted(now).into_iter().map(show).collect()
+            }
+            name if name == TRANSITION.name => {
+                histograms(&recorded.transition, now, |(), open| [flow(), open].concat())
+            }
             name if name == STAGE.name => {
                 histograms(&recorded.stage, now, |(), open| [flow(), open].concat())
             }
@@ -284,6 +310,16 @@ impl Recorded {
                 histogram.observe(Latency::Finite(inside));
             }
         }
+        for share in &closed.path {
+            let time = self.path.get(share.kind, &stage_labels(&share.stage), visible_from, || 0);
+            *time += u128::from(share.nanoseconds);
+        }
+        for transition in &closed.transitions {
+            let histogram = self
+                .transition
+                .get((), &transition_labels(transition), visible_from, || Histogram::new(bounds));
+            histogram.observe(Latency::Finite(transition.nanoseconds));
+        }
         for stage in &closed.missing_stages {
             *self.missing.get((), &stage_labels(stage), visible_from, || 0) += 1;
         }
@@ -367,6 +403,11 @@ fn counters<C: Copy + Eq + std::hash::Hash + Ord>(
 
 fn stage_labels(stage: &Arc<str>) -> Arc<[Label]> {
     Arc::from([(Arc::from("stage"), Arc::clone(stage))])
+}
+
+fn transition_labels(transition: &Transition) -> Arc<[Label]> {
+    let stages = [("from", &transition.from), ("to", &transition.to)];
+    stages.map(|(name, stage)| (Arc::from(name), Arc::clone(stage))).into()
 }
 
 fn label(name: &str, value: &str) -> Label {

@@ -238,6 +238,8 @@ impl Metrics {
         own.events.unmatched.inc_by(notes.foreign);
         own.events.skewed.inc_by(notes.skewed);
         own.instances.stub_gaps_joined.inc_by(notes.coarsened);
+        own.instances.coarse_paths.inc_by(notes.coarse_path.into());
+        own.instances.parent_cycles.inc_by(notes.cycles);
         for (noted, counter) in [
             (notes.reversed, &own.instances.reversed),
             (notes.orphan_root, &own.instances.orphan_roots),

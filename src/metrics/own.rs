@@ -53,6 +53,8 @@ pub(super) struct InstanceMetrics {
     pub(super) reversed: IntCounterVec,
     pub(super) label_conflicts: IntCounterVec,
     pub(super) stub_gaps_joined: IntCounter,
+    pub(super) coarse_paths: IntCounter,
+    pub(super) parent_cycles: IntCounter,
 }
 
 /// How late events and closings were.
@@ -177,6 +179,12 @@ impl InstanceMetrics {
                 "Closed instances whose events disagreed about a label.",
                 &["flow"],
             ),
+            coarse_paths: make.counter(
+                "coarse_paths_total",
+                "Critical paths known by stages only, of instances that were folded.",
+            ),
+            parent_cycles: make
+                .counter("parent_cycles_total", "Parents on critical paths that led in a circle."),
             stub_gaps_joined: make
                 .counter("stub_gaps_joined_total", "Gaps inside stages that stubs lost for want of room."),
         }

@@ -44,6 +44,8 @@ pub enum Value {
     Integer(u64),
     /// Any number.
     Float(f64),
+    /// A time, exact; shown in seconds.
+    Nanoseconds(u128),
     /// Observations by size.
     Histogram(HistogramValue),
 }

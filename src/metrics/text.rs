@@ -39,6 +39,9 @@ fn write_series(text: &mut String, name: &str, series: &Series) {
     match &series.value {
         Value::Integer(value) => write_sample(text, name, "", &series.labels, None, &value.to_string()),
         Value::Float(value) => write_sample(text, name, "", &series.labels, None, &float(*value)),
+        Value::Nanoseconds(value) => {
+            write_sample(text, name, "", &series.labels, None, &sum_text(Sum::Nanoseconds(*value)));
+        }
         Value::Histogram(value) => write_histogram(text, name, &series.labels, value),
     }
 }
