@@ -1216,3 +1216,58 @@ fn stages_beyond_the_cap_are_counted_together_and_in_nobody_elses_time() {
     assert_eq!(stages.len(), 257);
     assert_eq!(stages[0], "(further stages)");
 }
+
+/// The critical path as `stage kind seconds`.
+fn path(closed: &Closed) -> Vec<String> {
+    let line = |share: &latency_aggregator::domain::result::PathShare| {
+        format!("{} {} {}", share.stage, share.kind.as_str(), share.nanoseconds as f64 / 1e9)
+    };
+    closed.path.iter().map(line).collect()
+}
+
+/// Transitions as `from to seconds`.
+fn transitions(closed: &Closed) -> Vec<String> {
+    let line = |way: &latency_aggregator::domain::result::Transition| {
+        format!("{} {} {}", way.from, way.to, way.nanoseconds as f64 / 1e9)
+    };
+    closed.transitions.iter().map(line).collect()
+}
+
+#[test]
+fn a_queue_of_twenty_seconds_is_waiting_and_nobodys_work() {
+    let mut world = World::with("");
+    let spans = [
+        span("gateway", 1, 0.0, 0.5).server().named("POST /orders"),
+        span("gateway", 2, 0.3, 0.4).producer().under(1),
+        // It began to poll long before there was anything to do.
+        span("shipping", 3, 20.4, 22.0).consumer().under(2),
+        span("shipping", 4, 20.5, 21.5).client().under(3),
+    ];
+    world.at(22.0).receive(&spans).at(60.0);
+    check(&world, &["trace ok root 22s at 32s"]);
+    assert_eq!(path(world.only()), ["gateway work 0.4", "shipping work 1.6", "shipping wait 20"]);
+    assert_eq!(transitions(world.only()), ["gateway shipping 20"]);
+}
+
+#[test]
+fn the_path_of_pushes_is_the_wait_for_each_stage() {
+    let mut world = World::with("");
+    let push = |stage: &str, second: f64| json!({ "id": "1", "name": "order", "stage": stage, "life_span": 2, "created_at": at(second) });
+    world.at(5.0).push(&[push("shipped", 4.0), push("placed", 0.0), push("paid", 1.0)]).at(20.0);
+    assert_eq!(path(world.only()), ["paid wait 1", "shipped wait 3"]);
+    assert_eq!(transitions(world.only()), ["paid shipped 3", "placed paid 1"]);
+}
+
+#[test]
+fn a_stub_has_a_path_by_stages_and_what_never_ended_has_none() {
+    let mut world = World::with(CHECKOUT);
+    world.receive(&[span("gateway", 1, 0.0, 1.0).server().named("POST /orders")]);
+    world.at(100.0).receive(&[span("shipping", 2, 98.0, 100.0).server().under(1)]).at(700.0);
+    assert_eq!(path(&world.closed[0].1), ["gateway work 1", "shipping work 2", "shipping wait 97"]);
+    assert!(world.closed[0].1.notes.coarse_path);
+
+    let mut world = World::with(CHECKOUT);
+    world.receive(&[span("gateway", 1, 0.0, 1.0).server().named("POST /orders")]).at(1000.0);
+    assert_eq!(world.only().outcome.as_str(), "incomplete");
+    assert_eq!(path(world.only()), [" unknown 600"]);
+}
