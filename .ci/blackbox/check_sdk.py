@@ -81,10 +81,26 @@ def expect_observed(scrape, flows, **labels):
     expect_equal(count, len(flows), f"observations with {labels}")
     extent = sum(flow.extent for flow in flows)
     expect_close(latency, extent, 0.001, f"sum of latencies with {labels}, from the spans' times")
+    expect_path(scrape, flows, labels["flow"], latency)
     wall = sum(flow.wall for flow in flows)
     expect_close(latency, wall, 0.1 * len(flows), f"sum of latencies with {labels}, from a clock")
     root = sum(flow.root for flow in flows)
     expect(latency > 2 * root, f"latencies {latency} do not reach beyond the root spans {root}")
+
+
+def expect_path(scrape, flows, flow, latency):
+    """The critical path accounts for the whole latency, and the queue for its part of it."""
+    path = "flow_critical_path_seconds_total"
+    expect_close(scrape.total(path, flow=flow), latency, 1e-6, f"the path of {flow}")
+    queued = scrape.total(path, flow=flow, stage="shipping", kind="wait")
+    expect(queued >= 0.4 * len(flows), f"only {queued} s of waiting for shipping in {flow}")
+    pair = {"flow": flow, "from": "payment", "to": "shipping"}
+    count = scrape.total("flow_transition_seconds_count", **pair)
+    expect_equal(count, len(flows), f"ways from payment to shipping in {flow}")
+    expect(
+        scrape.total("flow_transition_seconds_sum", **pair) >= 0.4 * len(flows),
+        f"the queue of {flow} is too short",
+    )
 
 
 class Service:
