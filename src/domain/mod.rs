@@ -15,6 +15,7 @@ pub mod labels;
 pub mod names;
 pub mod outline;
 pub mod result;
+mod stub;
 pub mod summary;
 pub mod time;
 pub mod tombstone;

@@ -15,6 +15,9 @@ use super::outline::Outline;
 use super::result::{PathKind, PathShare};
 use super::time::EventTime;
 
+/// Earliest and latest moment of a latency, in event time, if it has one.
+pub type Extent = Option<(EventTime, EventTime)>;
+
 /// The joins of one flow over the events of one instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {

@@ -1,0 +1,306 @@
+//! From what the config says about flows to rules that cannot fail at run time.
+
+use std::sync::{Arc, OnceLock};
+
+use super::TRACE_FLOW;
+use super::config::{
+    AtName, BoundaryConfig, Defaults, FlowConfig, MeasureName, OnIncompleteName, OutcomeName, PickName,
+    SloConfig, check_buckets,
+};
+use crate::domain::flow::{
+    At, Boundary, EndAlternative, Flow, LabelRule, Labels, Measure, OnIncomplete, Origin, Pick, Slo, Timers,
+};
+use crate::domain::ids::FlowId;
+use crate::domain::names::{check_label_name, check_metric_name, overlap};
+use crate::mapping::condition::{Condition, ExpressionError, PathTable, ValueExpression};
+use crate::mapping::facts::{FlowRule, SpanRules};
+
+/// Where in the config something is wrong with a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowError {
+    /// The place of the flow in file order; `None`: the list `ignore`.
+    pub flow: Option<usize>,
+    /// The key, as a path from the flow.
+    pub key: String,
+    /// The expression that cannot be read, and where.
+    pub expression: Option<Box<(String, ExpressionError)>>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The flows and the rules by which spans are mapped to them.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The configured flows in file order, then the built-in one.
+    pub flows: Vec<Arc<Flow>>,
+    /// What is read of each span.
+    pub rules: SpanRules,
+}
+
+/// Turns what the config says into rules.
+pub fn compile(
+    configs: &[FlowConfig],
+    defaults: &Defaults,
+    ignore: &[String],
+    trace_flow: bool,
+) -> Result<Compiled, FlowError> {
+    let mut table = PathTable::default();
+    let mut flows: Vec<Arc<Flow>> = Vec::new();
+    let mut rules = Vec::new();
+    for (place, config) in configs.iter().enumerate() {
+        let fail = |(key, message)| FlowError { flow: Some(place), key, expression: None, message };
+        check_names(config, &flows, trace_flow).map_err(fail)?;
+        let mut compiler = Compiler { flow: Some(place), table: &mut table };
+        let (flow, rule) = compiler.flow(FlowId(place as u32), config, defaults)?;
+        flows.push(Arc::new(flow));
+        rules.push(rule);
+    }
+    let ignored = (ignore.iter().enumerate())
+        .map(|(place, text)| {
+            Compiler { flow: None, table: &mut table }.condition(&format!("ignore[{place}]"), text)
+        })
+        .collect::<Result<_, _>>()?;
+    let built_in = trace_flow.then(|| {
+        let flow = built_in(FlowId(flows.len() as u32), defaults);
+        let id = flow.id;
+        flows.push(Arc::new(flow));
+        id
+    });
+    Ok(Compiled { flows, rules: SpanRules::new(table, rules, ignored, built_in) })
+}
+
+fn check_names(config: &FlowConfig, earlier: &[Arc<Flow>], trace_flow: bool) -> Result<(), (String, String)> {
+    let fail = |key: &str, message: String| Err((key.to_owned(), message));
+    if config.name.is_empty() || config.name.len() > 128 {
+        return fail("name", "a flow's name has 1 to 128 bytes".to_owned());
+    }
+    if earlier.iter().any(|flow| *flow.name == *config.name) {
+        return fail("name", format!("there is a flow {:?} already; names must differ", config.name));
+    }
+    if trace_flow && config.name == TRACE_FLOW {
+        return fail(
+            "name",
+            "this is the built-in flow's name; choose another one or set `trace_flow: false`".to_owned(),
+        );
+    }
+    if let Some(metric) = &config.metric {
+        if let Err(error) = check_metric_name(metric) {
+            return fail("metric", format!("{metric:?} cannot be a metric's name: {}", error.as_str()));
+        }
+        if let Some(other) =
+            earlier.iter().filter_map(|flow| flow.metric.as_ref()).find(|other| overlap(metric, other))
+        {
+            return fail("metric", format!("{metric:?} gets in the way of the metric {other:?}"));
+        }
+    }
+    for name in config.labels.keys() {
+        if let Err(error) = check_label_name(name) {
+            return fail(
+                &format!("labels.{name}"),
+                format!("{name:?} cannot be a label's name: {}", error.as_str()),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Reads the expressions of one flow into the paths that all flows share.
+struct Compiler<'a> {
+    flow: Option<usize>,
+    table: &'a mut PathTable,
+}
+
+impl Compiler<'_> {
+    fn flow(
+        &mut self,
+        id: FlowId,
+        config: &FlowConfig,
+        defaults: &Defaults,
+    ) -> Result<(Flow, FlowRule), FlowError> {
+        self.check_key(config)?;
+        let buckets = config.buckets.as_ref().unwrap_or(&defaults.buckets).bounds();
+        check_buckets(buckets).map_err(|message| self.error("buckets", message))?;
+        if config.expect.len() > Flow::MAX_EXPECTED {
+            return Err(self.error("expect", format!("more than {} expected stages", Flow::MAX_EXPECTED)));
+        }
+        if config.end.0.len() > Flow::MAX_ENDS {
+            return Err(self.error("end", format!("more than {} alternatives", Flow::MAX_ENDS)));
+        }
+        let start =
+            config.start.as_ref().map(|start| self.boundary("start", start, At::Start)).transpose()?;
+        if config.start.as_ref().is_some_and(|start| start.outcome.is_some()) {
+            return Err(self.error("start.outcome", "only an `end` has an outcome".to_owned()));
+        }
+        let mut ends = Vec::new();
+        let mut end_conditions = Vec::new();
+        for (place, end) in config.end.0.iter().enumerate() {
+            let (boundary, condition) = self.boundary(&format!("end[{place}]"), end, At::End)?;
+            ends.push(EndAlternative { boundary, is_error: end.outcome == Some(OutcomeName::Error) });
+            end_conditions.push(condition);
+        }
+        let (labels, sources) = self.labels(config)?;
+        let (start, start_condition) = start.unzip();
+        let rule = FlowRule {
+            id,
+            matches: self.optional("match", config.matches.as_deref())?,
+            stage: config.stage.as_deref().map(|text| self.value("stage", text)).transpose()?,
+            start: start_condition.flatten(),
+            ends: end_conditions,
+            error_if: self.optional("error_if", config.error_if.as_deref())?,
+            labels: sources,
+        };
+        let flow = Flow {
+            id,
+            name: config.name.as_str().into(),
+            origin: Origin::Configured,
+            timers: timers(config, defaults),
+            start,
+            ends,
+            expect: config.expect.iter().map(|stage| stage.as_str().into()).collect(),
+            labels: Labels::Declared(labels),
+            measure: measure(config.measure.unwrap_or(defaults.measure)),
+            on_incomplete: on_incomplete(config.on_incomplete.unwrap_or(defaults.on_incomplete)),
+            slo: config.slo.map(|slo| self.slo(slo)).transpose()?,
+            metric: config.metric.as_deref().map(Arc::from),
+            help: config.help.as_deref().map_or_else(OnceLock::new, |help| OnceLock::from(Arc::from(help))),
+            buckets: OnceLock::from(Arc::from(buckets)),
+        };
+        Ok((flow, rule))
+    }
+
+    fn check_key(&self, config: &FlowConfig) -> Result<(), FlowError> {
+        match config.key.0.iter().find(|key| *key != "trace_id") {
+            None => Ok(()),
+            Some(key) => {
+                Err(self.error("key", format!("{key:?} is not supported: instances are found by trace_id")))
+            }
+        }
+    }
+
+    fn boundary(
+        &mut self,
+        key: &str,
+        config: &BoundaryConfig,
+        at: At,
+    ) -> Result<(Boundary, Option<Condition>), FlowError> {
+        if config.stage.is_none() && config.when.is_none() {
+            return Err(self.error(key, "needs a `stage`, a `when` condition, or both".to_owned()));
+        }
+        let condition = self.optional(&format!("{key}.when"), config.when.as_deref())?;
+        let at = match config.at {
+            None => at,
+            Some(AtName::Start) => At::Start,
+            Some(AtName::End) => At::End,
+        };
+        let stage = config.stage.as_deref().map(Arc::from);
+        Ok((Boundary { stage, conditional: condition.is_some(), at }, condition))
+    }
+
+    fn labels(&mut self, config: &FlowConfig) -> Result<(Vec<LabelRule>, Vec<ValueExpression>), FlowError> {
+        let mut rules = Vec::new();
+        let mut sources = Vec::new();
+        for (name, label) in &config.labels {
+            let pick = match label.pick {
+                PickName::First => Pick::First,
+                PickName::Last => Pick::Last,
+                PickName::Root => Pick::Root,
+                PickName::Max => Pick::Max,
+                PickName::Min => Pick::Min,
+                PickName::Join => Pick::Join,
+            };
+            rules.push(LabelRule {
+                name: name.as_str().into(),
+                pick,
+                default: label.default.as_str().into(),
+            });
+            sources.push(self.value(&format!("labels.{name}"), &label.from)?);
+        }
+        Ok((rules, sources))
+    }
+
+    fn slo(&self, config: SloConfig) -> Result<Slo, FlowError> {
+        let is_share = config.objective > 0.0 && config.objective < 100.0;
+        if !is_share {
+            let message =
+                format!("{} is no share in per cent between 0 and 100, such as 99.9", config.objective);
+            return Err(self.error("slo.objective", message));
+        }
+        // Through decimal digits, so that 99.9 % is shown as 0.999.
+        let objective =
+            format!("{:.12}", config.objective / 100.0).parse().unwrap_or(config.objective / 100.0);
+        Ok(Slo { latency: config.latency, objective })
+    }
+
+    fn optional(&mut self, key: &str, text: Option<&str>) -> Result<Option<Condition>, FlowError> {
+        text.map(|text| self.condition(key, text)).transpose()
+    }
+
+    fn condition(&mut self, key: &str, text: &str) -> Result<Condition, FlowError> {
+        Condition::parse(text, self.table).map_err(|error| self.bad_expression(key, text, error))
+    }
+
+    fn value(&mut self, key: &str, text: &str) -> Result<ValueExpression, FlowError> {
+        ValueExpression::parse(text, self.table).map_err(|error| self.bad_expression(key, text, error))
+    }
+
+    fn bad_expression(&self, key: &str, text: &str, error: ExpressionError) -> FlowError {
+        let message = error.to_string();
+        FlowError {
+            flow: self.flow,
+            key: key.to_owned(),
+            expression: Some(Box::new((text.to_owned(), error))),
+            message,
+        }
+    }
+
+    fn error(&self, key: &str, message: String) -> FlowError {
+        FlowError { flow: self.flow, key: key.to_owned(), expression: None, message }
+    }
+}
+
+fn timers(config: &FlowConfig, defaults: &Defaults) -> Timers {
+    Timers {
+        quiet_period: config.quiet_period.unwrap_or(defaults.quiet_period),
+        linger: config.linger.unwrap_or(defaults.linger),
+        max_age: config.max_age.unwrap_or(defaults.max_age),
+        parent_wait: config.parent_wait.unwrap_or(defaults.parent_wait),
+        async_wait: config.async_wait.unwrap_or(defaults.async_wait),
+        tombstone: config.tombstone.unwrap_or(defaults.tombstone),
+    }
+}
+
+fn measure(name: MeasureName) -> Measure {
+    match name {
+        MeasureName::Extent => Measure::Extent,
+        MeasureName::Root => Measure::Root,
+    }
+}
+
+fn on_incomplete(name: OnIncompleteName) -> OnIncomplete {
+    match name {
+        OnIncompleteName::Inf => OnIncomplete::Inf,
+        OnIncompleteName::Elapsed => OnIncomplete::Elapsed,
+        OnIncompleteName::Drop => OnIncomplete::Drop,
+    }
+}
+
+/// The flow that takes every trace no other flow takes.
+fn built_in(id: FlowId, defaults: &Defaults) -> Flow {
+    let label = |name: &str| LabelRule { name: name.into(), pick: Pick::Root, default: "".into() };
+    Flow {
+        id,
+        name: TRACE_FLOW.into(),
+        origin: Origin::BuiltIn,
+        timers: defaults.timers(),
+        start: None,
+        ends: Vec::new(),
+        expect: Vec::new(),
+        labels: Labels::Declared(vec![label("root_name"), label("root_service")]),
+        measure: measure(defaults.measure),
+        on_incomplete: on_incomplete(defaults.on_incomplete),
+        slo: None,
+        metric: None,
+        help: OnceLock::from(Arc::from("Traces that belong to no configured flow.")),
+        buckets: OnceLock::from(Arc::from(defaults.buckets.bounds())),
+    }
+}
