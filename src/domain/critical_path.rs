@@ -90,8 +90,10 @@ struct Walk<'e> {
     /// Where the latency starts.
     from: EventTime,
     visited: Vec<bool>,
-    /// Places of the children of each event, the one that ended last first.
-    children: Vec<Vec<usize>>,
+    /// Places of the children, those of each event side by side, the one that ended last first.
+    children: Vec<usize>,
+    /// Where in `children` those of each event begin; one more, for the end.
+    first_child: Vec<usize>,
     /// Places of all events, the one that ended last first, and how far of them is behind us.
     by_end: Vec<usize>,
     ended: usize,
@@ -104,12 +106,15 @@ impl<'e> Walk<'e> {
     fn new(events: &'e [Timed], from: EventTime, to: EventTime) -> Self {
         let mut by_end: Vec<usize> = (0..events.len()).collect();
         by_end.sort_by_key(|&event| Reverse((events[event].end, events[event].start)));
-        let mut children = vec![Vec::new(); events.len()];
-        for &event in &by_end {
-            if let Some(parent) = events[event].parent.filter(|&parent| parent != event) {
-                children[parent].push(event);
-            }
-        }
+        let parent_of = |event: usize| events[event].parent.filter(|&parent| parent != event);
+        let mut children: Vec<usize> =
+            by_end.iter().copied().filter(|&event| parent_of(event).is_some()).collect();
+        children.sort_by_key(|&event| parent_of(event));
+        let first_child = (0..=events.len())
+            .map(|event| {
+                children.partition_point(|&child| parent_of(child).is_some_and(|parent| parent < event))
+            })
+            .collect();
         let mut by_start: Vec<usize> = (0..events.len()).collect();
         by_start.sort_by_key(|&event| events[event].start);
         let longest_since = by_start.into_iter().scan(None, |longest: &mut Option<usize>, event| {
@@ -122,6 +127,7 @@ impl<'e> Walk<'e> {
             from,
             visited: vec![false; events.len()],
             children,
+            first_child,
             by_end,
             ended: 0,
             longest_since: longest_since.collect(),
@@ -157,7 +163,7 @@ impl<'e> Walk<'e> {
                 let is_inside = child_ended > start && self.events[child].start < self.at;
                 !self.visited[child] && is_inside && child_ended <= latest
             };
-            let rest = &self.children[parent][*looked_at..];
+            let rest = &self.children[self.first_child[parent]..self.first_child[parent + 1]][*looked_at..];
             let child = rest.iter().position(waited_for).filter(|_| self.at > self.from);
             *looked_at += child.map_or(rest.len(), |skipped| skipped + 1);
             if let Some(child) = child.map(|skipped| rest[skipped]) {

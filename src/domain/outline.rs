@@ -304,13 +304,15 @@ impl Outline {
 
     /// The longest way between each two stages: over queues, and from push to push.
     pub fn transitions(&self) -> Vec<Transition> {
-        let family = Family::of(&self.nodes);
         let mut longest: BTreeMap<(u16, u16), u64> = BTreeMap::new();
         let mut note = |from: &Node, to: &Node, nanoseconds: u64| {
             let known = longest.entry((from.stage, to.stage)).or_default();
             *known = nanoseconds.max(*known);
         };
-        for (node, parent) in self.nodes.iter().zip(&family.parents) {
+        // Most traces have no queue, and need not be looked at for one.
+        let has_queues = self.nodes.iter().any(|node| node.kind == Kind::Producer);
+        let parents = if has_queues { Family::of(&self.nodes).parents } else { Vec::new() };
+        for (node, parent) in self.nodes.iter().zip(&parents) {
             if let Some(parent) = parent.map(|parent| &self.nodes[parent]) {
                 let is_queue = parent.kind == Kind::Producer && node.kind == Kind::Consumer;
                 if is_queue && parent.counts && node.counts {
