@@ -4,6 +4,7 @@
 //! [`Facts`], interned by whoever maps wire types. The identity rules of repeated events live here and nowhere else.
 
 use std::cmp::Ordering;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,7 +143,26 @@ impl Facts {
     }
 }
 
+/// What tells the events of one instance apart, in a size that can be kept of every event. Services and pushed flows are
+/// told apart by half a hash, which is plenty beside a span id or among the stages of one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    span: SpanId,
+    kind: Kind,
+    origin: u32,
+    is_final: bool,
+}
+
 impl Event {
+    /// What tells it apart from the other events of its instance.
+    pub fn identity(&self) -> Identity {
+        let mut hasher = DefaultHasher::new();
+        self.facts.service.hash(&mut hasher);
+        self.facts.push.as_ref().map(|push| push.flow).hash(&mut hasher);
+        let is_final = self.kind == Kind::Push && self.flags.has(Flags::FINAL);
+        Identity { span: self.span, kind: self.kind, origin: (hasher.finish() >> 32) as u32, is_final }
+    }
+
     /// Whether both are reports of the same thing: for spans (span id, kind, service), for pushes (flow, stage, final).
     pub fn same_identity(&self, other: &Event) -> bool {
         let same_push = || {

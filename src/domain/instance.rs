@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::completion::{self, Clocks, Verdict};
-use super::event::{Event, Flags, Kind};
+use super::event::{Event, Flags, Identity, Kind};
 use super::flow::{Flow, Origin};
-use super::ids::{FlowId, Key, SpanId};
+use super::ids::{FlowId, Key};
 use super::outline::{Outline, Progress};
 use super::result::{Finished, Reason};
 use super::stub::Stub;
@@ -57,8 +57,8 @@ pub struct Instance {
 enum Body {
     Detailed {
         events: Vec<Event>,
-        /// Where the first event with a span id is; only for instances too large to search one by one.
-        index: Option<HashMap<SpanId, usize>>,
+        /// Where each identity is; only for instances too large to search one by one.
+        index: Option<HashMap<Identity, usize>>,
     },
     Stub(Box<Stub>),
 }
@@ -146,13 +146,10 @@ impl Instance {
         match &mut self.body {
             Body::Detailed { events, index } => {
                 if let Some(index) = index {
-                    index.entry(event.span).or_insert(events.len());
+                    index.insert(event.identity(), events.len());
                 } else if events.len() == INDEX_FROM {
-                    let mut places = HashMap::new();
-                    for (place, event) in events.iter().chain([&event]).enumerate() {
-                        places.entry(event.span).or_insert(place);
-                    }
-                    *index = Some(places);
+                    let all = events.iter().chain([&event]).enumerate();
+                    *index = Some(all.map(|(place, event)| (event.identity(), place)).collect());
                 }
                 events.push(event);
                 Recorded::New
@@ -176,14 +173,7 @@ impl Instance {
         match &mut self.body {
             Body::Detailed { events, index } => {
                 let known = match index {
-                    Some(index) => {
-                        let place = *index.get(&event.span)?;
-                        if events[place].same_identity(event) {
-                            Some(place)
-                        } else {
-                            events.iter().position(|known| known.same_identity(event))
-                        }
-                    }
+                    Some(index) => index.get(&event.identity()).copied(),
                     None => events.iter().position(|known| known.same_identity(event)),
                 }?;
                 let known = &mut events[known];

@@ -4,11 +4,10 @@
 //! themselves while they are kept; both are then judged by the same [`Outline::progress`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::critical_path::{Timed, critical_path};
-use super::event::{Event, Flags, Kind, View};
+use super::event::{Event, Flags, Identity, Kind, View};
 use super::flow::{Boundary, Flow, Measure};
 use super::ids::SpanId;
 use super::result::{PathShare, Transition};
@@ -26,8 +25,8 @@ pub struct Node {
     pub start: EventTime,
     /// Latest moment.
     pub end: EventTime,
-    /// Tells services apart that share a span id.
-    pub service: u32,
+    /// What tells it apart from the others.
+    pub identity: Identity,
     /// Index into the outline's list of stages.
     pub stage: u16,
     /// How it takes part in its trace.
@@ -101,9 +100,6 @@ pub enum MissingParent {
     Local,
 }
 
-/// What tells events of one instance apart: span id, kind, service or stage, and whether a push is final.
-type Identity = (SpanId, Kind, u32, bool);
-
 impl Outline {
     /// How many distinct stages one instance may have beside [`Self::FURTHER_STAGES`].
     pub const MAX_STAGES: usize = 256;
@@ -139,21 +135,20 @@ impl Outline {
     fn add(&mut self, node: Node) {
         self.has_root |= !node.parent.is_some();
         if let Some(index) = &mut self.index {
-            index.insert(node.identity(), self.nodes.len());
+            index.insert(node.identity, self.nodes.len());
         }
         self.nodes.push(node);
     }
 
     /// The place of the event with the same identity, if it is in the outline.
     pub fn find(&mut self, event: &Event) -> Option<usize> {
-        let is_final = event.kind == Kind::Push && event.flags.has(Flags::FINAL);
-        let identity = (event.span, event.kind, service_tag(event), is_final);
+        let identity = event.identity();
         if self.nodes.len() < Self::INDEX_FROM {
-            return self.nodes.iter().position(|node| node.identity() == identity);
+            return self.nodes.iter().position(|node| node.identity == identity);
         }
         let nodes = &self.nodes;
         let index = self.index.get_or_insert_with(|| {
-            nodes.iter().enumerate().map(|(place, node)| (node.identity(), place)).collect()
+            nodes.iter().enumerate().map(|(place, node)| (node.identity, place)).collect()
         });
         index.get(&identity).copied()
     }
@@ -192,7 +187,7 @@ impl Outline {
             parent: event.parent,
             start: event.start,
             end: event.end,
-            service: service_tag(event),
+            identity: event.identity(),
             stage,
             kind: event.kind,
             flags: event.flags,
@@ -356,10 +351,6 @@ impl Outline {
 }
 
 impl Node {
-    fn identity(&self) -> Identity {
-        (self.span, self.kind, self.service, self.kind == Kind::Push && self.flags.has(Flags::FINAL))
-    }
-
     /// The start of this node's consumer: not before this node's, if it is a PRODUCER.
     fn clips(&self, start: EventTime) -> EventTime {
         if self.kind == Kind::Producer { start.max(self.start) } else { start }
@@ -391,15 +382,6 @@ fn stage_alone(boundary: &Boundary) -> Option<&Arc<str>> {
     boundary.stage.as_ref().filter(|_| !boundary.conditional)
 }
 
-/// Tells apart services that report one span id with one kind, and flows that are pushed one stage; half of a hash is
-/// plenty for that.
-fn service_tag(event: &Event) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    event.facts.service.hash(&mut hasher);
-    event.facts.push.as_ref().map(|push| push.flow).hash(&mut hasher);
-    (hasher.finish() >> 32) as u32
-}
-
 /// Who is whose parent.
 struct Family {
     /// For each node: where its parent is, if it names one and it has come.
@@ -412,7 +394,7 @@ impl Family {
         // Zipkin-style shared ids: the side that serves is the parent of what happens inside.
         let rank = |&index: &usize| {
             let node = &nodes[index];
-            (node.span, node.kind != Kind::Server, node.kind, node.service)
+            (node.span, node.kind != Kind::Server, node.kind, node.identity)
         };
         let mut by_span: Vec<usize> = (0..nodes.len()).filter(|&index| nodes[index].span.is_some()).collect();
         by_span.sort_unstable_by_key(rank);
@@ -435,7 +417,7 @@ impl Family {
 
     fn root(&self, nodes: &[Node]) -> Option<usize> {
         let spans = || nodes.iter().enumerate().filter(|(_, node)| node.kind != Kind::Push);
-        let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.service);
+        let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.identity);
         let true_root = spans().filter(|(_, node)| !node.parent.is_some()).min_by_key(rank);
         let orphan = || spans().filter(|&(index, _)| self.parents[index].is_none()).min_by_key(rank);
         true_root.or_else(orphan).map(|(index, _)| index)
