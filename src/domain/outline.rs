@@ -127,13 +127,13 @@ impl Outline {
     pub fn push_beyond_cap(&mut self, flow: &Flow, event: &Event) {
         self.overflowed = true;
         let node = self.node(flow, event);
-        if !node.parent.is_some() && !self.has_root {
+        if node.is_root() && !self.has_root {
             self.add(node);
         }
     }
 
     fn add(&mut self, node: Node) {
-        self.has_root |= !node.parent.is_some();
+        self.has_root |= node.is_root();
         if let Some(index) = &mut self.index {
             index.insert(node.identity, self.nodes.len());
         }
@@ -351,6 +351,11 @@ impl Outline {
 }
 
 impl Node {
+    /// Whether it is a span without a parent.
+    fn is_root(&self) -> bool {
+        self.kind != Kind::Push && !self.parent.is_some()
+    }
+
     /// The start of this node's consumer: not before this node's, if it is a PRODUCER.
     fn clips(&self, start: EventTime) -> EventTime {
         if self.kind == Kind::Producer { start.max(self.start) } else { start }
@@ -418,7 +423,7 @@ impl Family {
     fn root(&self, nodes: &[Node]) -> Option<usize> {
         let spans = || nodes.iter().enumerate().filter(|(_, node)| node.kind != Kind::Push);
         let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.identity);
-        let true_root = spans().filter(|(_, node)| !node.parent.is_some()).min_by_key(rank);
+        let true_root = spans().filter(|(_, node)| node.is_root()).min_by_key(rank);
         let orphan = || spans().filter(|&(index, _)| self.parents[index].is_none()).min_by_key(rank);
         true_root.or_else(orphan).map(|(index, _)| index)
     }
