@@ -404,17 +404,20 @@ impl Aggregator {
     }
 
     fn remove_tombstone(&self, key: &Key, now: Arrival, condition: impl Fn(&Tombstone) -> bool) -> bool {
-        let may_go = |slot: &Slot| matches!(slot, Slot::Closed(tombstone) if condition(tombstone));
-        let removed = self.slots.remove_if(key, |_, slot| may_go(slot));
-        let Some((_, Slot::Closed(tombstone))) = removed else {
-            return false;
-        };
-        self.tombstones.fetch_sub(1, Relaxed);
-        if tombstone.remember {
-            let hash = self.slots.hasher().hash_one(key);
-            self.timers(hash).remembered.insert(hash, tombstone.flow.unwrap_or(NO_FLOW), now);
-        }
-        true
+        let removed = self.slots.remove_if(key, |_, slot| {
+            let Slot::Closed(tombstone) = slot else {
+                return false;
+            };
+            let goes = condition(tombstone);
+            if goes && tombstone.remember {
+                // While its slot is still locked, so that no late event falls in between and opens a second instance.
+                let hash = self.slots.hasher().hash_one(key);
+                self.timers(hash).remembered.insert(hash, tombstone.flow.unwrap_or(NO_FLOW), now);
+            }
+            goes
+        });
+        self.tombstones.fetch_sub(u64::from(removed.is_some()), Relaxed);
+        removed.is_some()
     }
 
     /// Removes tombstones, in each shard those that expire first, until they are as few as they may be.
