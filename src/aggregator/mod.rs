@@ -111,6 +111,20 @@ enum Slot {
     Closed(Tombstone),
 }
 
+impl Slot {
+    /// Puts a tombstone in the place of an open instance and hands the instance out, for whoever ends it.
+    fn take_out(&mut self, now: Arrival) -> Option<Box<Instance>> {
+        let Slot::Open(instance) = self else {
+            return None;
+        };
+        let grave = instance.grave(now);
+        match std::mem::replace(self, Slot::Closed(grave)) {
+            Slot::Open(instance) => Some(instance),
+            Slot::Closed(_) => None,
+        }
+    }
+}
+
 /// One part of the keys' timers; which one is decided by the key's hash.
 #[derive(Debug)]
 struct Timers {
@@ -343,12 +357,11 @@ impl Aggregator {
                 }
             }
             Verdict::Close(reason) => {
-                let grave = instance.grave(now);
-                let Slot::Open(instance) = std::mem::replace(slot.value_mut(), Slot::Closed(grave)) else {
-                    return;
-                };
+                let taken = slot.value_mut().take_out(now);
                 drop(slot);
-                self.finish(key, hash, *instance, reason, now, rules, effects);
+                if let Some(instance) = taken {
+                    self.finish(key, hash, *instance, reason, now, rules, effects);
+                }
             }
         }
     }
@@ -463,12 +476,11 @@ impl Aggregator {
             let reason = instance.ended(&key, now).unwrap_or(Reason::Shutdown);
             // It is closed early, not late.
             instance.wake = now;
-            let grave = instance.grave(now);
-            let Slot::Open(instance) = std::mem::replace(slot.value_mut(), Slot::Closed(grave)) else {
-                continue;
-            };
+            let taken = slot.value_mut().take_out(now);
             drop(slot);
-            self.finish(key, hash, *instance, reason, now, rules, &mut effects);
+            if let Some(instance) = taken {
+                self.finish(key, hash, *instance, reason, now, rules, &mut effects);
+            }
         }
         effects
     }

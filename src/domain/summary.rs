@@ -22,7 +22,7 @@ pub type Extent = Option<(EventTime, EventTime)>;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Earliest start and latest end of any event of the flow.
-    pub extent: Option<(EventTime, EventTime)>,
+    pub extent: Extent,
     /// Where the flow starts, if its `start` has been met.
     pub start: Option<EventTime>,
     /// Where the flow ends, if one of its `end` alternatives has been met.

@@ -10,7 +10,7 @@ mod series;
 pub mod snapshot;
 pub mod text;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -196,7 +196,12 @@ impl Metrics {
             }
         }
         let of_flows = |changes: &[(FlowId, i64)], change: fn(&FlowMetrics, i64)| {
+            // Most changes of a batch are of a few flows, or cancel out.
+            let mut sums: BTreeMap<FlowId, i64> = BTreeMap::new();
             for &(flow, by) in changes.iter().filter(|(flow, _)| *flow != catalog.unmatched().id) {
+                *sums.entry(flow).or_default() += by;
+            }
+            for (flow, by) in sums {
                 change(&self.of(&catalog.flow(flow), now.arrival), by);
             }
         };

@@ -12,6 +12,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use axum::response::Response;
+use http::header::{ACCEPT_ENCODING, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use tonic::Code;
 
@@ -21,6 +23,14 @@ use crate::mapping::otlp::{DecodeError, json, wire};
 use crate::mapping::spans::{MappedSpans, SpanMapper};
 use crate::metrics::{Received, Transport};
 use crate::pipeline::{Pipeline, ShuttingDown};
+
+/// What every way in needs.
+#[derive(Debug, Clone)]
+struct Receiver {
+    pipeline: Arc<Pipeline>,
+    /// The largest request, on the wire and decompressed.
+    request_bytes: usize,
+}
 
 /// Why a request is refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +105,17 @@ fn retry_after() -> HeaderValue {
     // A hasher's seed is as random as this needs.
     let random = RandomState::new().hash_one(());
     HeaderValue::from(LEAST_SECONDS + random % SPREAD_SECONDS)
+}
+
+/// Says in the headers of a refusal over HTTP what can be done about it.
+fn add_remedy(response: &mut Response, refusal: &Refusal) {
+    if refusal.is_retryable() {
+        response.headers_mut().insert(RETRY_AFTER, retry_after());
+    }
+    if matches!(refusal, Refusal::Unsupported(_)) {
+        let accepted = HeaderValue::from_static(body::ACCEPTED_ENCODINGS);
+        response.headers_mut().insert(ACCEPT_ENCODING, accepted);
+    }
 }
 
 impl From<ShuttingDown> for Refusal {

@@ -9,25 +9,18 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, ORIGIN, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Refusal, body, retry_after, run};
+use super::{Receiver, Refusal, add_remedy, body, run};
 use crate::domain::event::Incoming;
 use crate::domain::time::Now;
 use crate::mapping::push::{MappedPush, PushError, map_push};
 use crate::mapping::spans::Rejection;
 use crate::metrics::{Received, Transport};
 use crate::pipeline::Pipeline;
-
-/// What the way in needs.
-#[derive(Debug, Clone)]
-struct Receiver {
-    pipeline: Arc<Pipeline>,
-    request_bytes: usize,
-}
 
 /// How many warnings and errors one reply names.
 const MAX_REPORTED: usize = 100;
@@ -59,12 +52,7 @@ async fn method_not_allowed(State(receiver): State<Receiver>) -> Response {
 fn refused(refusal: &Refusal) -> Response {
     let reply = json!({ "error": refusal.message(), "retryable": refusal.is_retryable() });
     let mut response = json_response(refusal.http_status(), &reply);
-    if refusal.is_retryable() {
-        response.headers_mut().insert(RETRY_AFTER, retry_after());
-    }
-    if matches!(refusal, Refusal::Unsupported(_)) {
-        response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPTED_ENCODINGS));
-    }
+    add_remedy(&mut response, refusal);
     response
 }
 

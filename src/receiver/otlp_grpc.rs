@@ -20,7 +20,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::body::Content;
 use super::otlp_http::export_response;
-use super::{Refusal, accept_traces, body};
+use super::{Receiver, Refusal, accept_traces, body};
 use crate::metrics::Transport;
 use crate::pipeline::Pipeline;
 
@@ -30,13 +30,6 @@ const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 /// How long a client should wait when the process ends: until its successor listens.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// What the way in needs.
-#[derive(Debug, Clone)]
-struct Receiver {
-    pipeline: Arc<Pipeline>,
-    request_bytes: usize,
-}
-
 /// The routes of OTLP over gRPC.
 pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
     let receiver = Receiver { pipeline, request_bytes };
@@ -45,7 +38,7 @@ pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
 
 async fn export(State(receiver): State<Receiver>, request: Request) -> Response {
     let deadline = timeout(request.headers());
-    let response = match tokio::time::timeout(deadline, receiver.export(request)).await {
+    let response = match tokio::time::timeout(deadline, receiver.call(request)).await {
         Ok(response) => response,
         Err(_) => Status::deadline_exceeded("the request was not there in time").into_http(),
     };
@@ -56,7 +49,7 @@ async fn export(State(receiver): State<Receiver>, request: Request) -> Response 
 }
 
 impl Receiver {
-    async fn export(&self, request: Request) -> http::Response<tonic::body::Body> {
+    async fn call(&self, request: Request) -> http::Response<tonic::body::Body> {
         // tonic's own decompression reads the first gzip member only, and ignores what comes behind it.
         let request = match body::inflate_grpc(request, self.request_bytes).await {
             Ok(request) => request,

@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -24,17 +24,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tower::util::option_layer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{Refusal, accept_traces, body, retry_after};
+use super::{Receiver, Refusal, accept_traces, add_remedy, body};
 use crate::mapping::spans::MappedSpans;
 use crate::metrics::Transport;
 use crate::pipeline::Pipeline;
-
-/// What the way in needs.
-#[derive(Debug, Clone)]
-struct Receiver {
-    pipeline: Arc<Pipeline>,
-    request_bytes: usize,
-}
 
 /// The routes of OTLP over HTTP at `path`. Browsers may call them from pages at `cors_origins`, never with credentials.
 pub fn router(
@@ -200,13 +193,7 @@ fn refused(format: Format, refusal: &Refusal) -> Response {
         }
     };
     let mut response = respond(refusal.http_status(), format, body);
-    if refusal.is_retryable() {
-        response.headers_mut().insert(RETRY_AFTER, retry_after());
-    }
-    if matches!(refusal, Refusal::Unsupported(_)) {
-        let accepted = HeaderValue::from_static(body::ACCEPTED_ENCODINGS);
-        response.headers_mut().insert(ACCEPT_ENCODING, accepted);
-    }
+    add_remedy(&mut response, refusal);
     response
 }
 
