@@ -16,73 +16,106 @@ use crate::domain::time::{Arrival, EventTime, nanoseconds};
 
 /// A family that all flows share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FamilyName {
-    pub(super) name: &'static str,
-    pub(super) help: &'static str,
-    pub(super) kind: Kind,
+pub(super) enum Shared {
+    Latency,
+    Closed,
+    CriticalPath,
+    Stage,
+    StageOffset,
+    Transition,
+    MissingStage,
+    Slo,
+    SloObjective,
+    Open,
+    Overdue,
+    LastClosed,
 }
 
-pub(super) const LATENCY: FamilyName = FamilyName {
-    name: "flow_latency_seconds",
-    help: "End-to-end latency of closed flow instances; incomplete ones are in the +Inf bucket.",
-    kind: Kind::Histogram,
-};
-pub(super) const CLOSED: FamilyName = FamilyName {
-    name: "flow_closed_total",
-    help: "Closed flow instances by outcome and by the reason they were closed for.",
-    kind: Kind::Counter,
-};
-pub(super) const PATH: FamilyName = FamilyName {
-    name: "flow_critical_path_seconds_total",
-    help: "Each stage's share of the latency of closed instances: working, or waited for; all shares sum to the latency.",
-    kind: Kind::Counter,
-};
-pub(super) const TRANSITION: FamilyName = FamilyName {
-    name: "flow_transition_seconds",
-    help: "Time from one stage into another: from a PRODUCER's end to its CONSUMER's start, or from push to push.",
-    kind: Kind::Histogram,
-};
-pub(super) const STAGE: FamilyName = FamilyName {
-    name: "flow_stage_seconds",
-    help: "Time in which something was active inside the stage, for each closed instance that reached it.",
-    kind: Kind::Histogram,
-};
-pub(super) const OFFSET: FamilyName = FamilyName {
-    name: "flow_stage_offset_seconds",
-    help: "Time from the start of the flow until the stage was reached.",
-    kind: Kind::Histogram,
-};
-pub(super) const MISSING: FamilyName = FamilyName {
-    name: "flow_missing_stage_total",
-    help: "Expected stages that never came.",
-    kind: Kind::Counter,
-};
-pub(super) const OPEN: FamilyName =
-    FamilyName { name: "flow_open", help: "Flow instances in flight.", kind: Kind::Gauge };
-pub(super) const OVERDUE: FamilyName = FamilyName {
-    name: "flow_overdue",
-    help: "Flow instances in flight for longer than slo.latency.",
-    kind: Kind::Gauge,
-};
-pub(super) const SLO: FamilyName = FamilyName {
-    name: "flow_slo_total",
-    help: "Closed flow instances that ended ok within slo.latency (good), and all others that ended or should have (bad).",
-    kind: Kind::Counter,
-};
-pub(super) const OBJECTIVE: FamilyName = FamilyName {
-    name: "flow_slo_objective_ratio",
-    help: "The share of good instances that was promised.",
-    kind: Kind::Gauge,
-};
-pub(super) const LAST_CLOSED: FamilyName = FamilyName {
-    name: "flow_last_closed_timestamp_seconds",
-    help: "When an instance of the flow was last closed, in Unix time; 0 before the first.",
-    kind: Kind::Gauge,
-};
+impl Shared {
+    /// All of them in the order in which they are shown.
+    pub(super) const ALL: [Shared; 12] = [
+        Shared::Latency,
+        Shared::Closed,
+        Shared::CriticalPath,
+        Shared::Stage,
+        Shared::StageOffset,
+        Shared::Transition,
+        Shared::MissingStage,
+        Shared::Slo,
+        Shared::SloObjective,
+        Shared::Open,
+        Shared::Overdue,
+        Shared::LastClosed,
+    ];
 
-/// All shared families in the order in which they are shown.
-pub(super) const FAMILIES: [FamilyName; 12] =
-    [LATENCY, CLOSED, PATH, STAGE, OFFSET, TRANSITION, MISSING, SLO, OBJECTIVE, OPEN, OVERDUE, LAST_CLOSED];
+    pub(super) fn name(self) -> &'static str {
+        self.described().0
+    }
+
+    pub(super) fn help(self) -> &'static str {
+        self.described().1
+    }
+
+    pub(super) fn kind(self) -> Kind {
+        self.described().2
+    }
+
+    /// Name, help and kind.
+    fn described(self) -> (&'static str, &'static str, Kind) {
+        match self {
+            Shared::Latency => (
+                "flow_latency_seconds",
+                "End-to-end latency of closed flow instances; incomplete ones are in the +Inf bucket.",
+                Kind::Histogram,
+            ),
+            Shared::Closed => (
+                "flow_closed_total",
+                "Closed flow instances by outcome and by the reason they were closed for.",
+                Kind::Counter,
+            ),
+            Shared::CriticalPath => (
+                "flow_critical_path_seconds_total",
+                "Each stage's share of the latency of closed instances: working, or waited for; all shares sum to the latency.",
+                Kind::Counter,
+            ),
+            Shared::Stage => (
+                "flow_stage_seconds",
+                "Time in which something was active inside the stage, for each closed instance that reached it.",
+                Kind::Histogram,
+            ),
+            Shared::StageOffset => (
+                "flow_stage_offset_seconds",
+                "Time from the start of the flow until the stage was reached.",
+                Kind::Histogram,
+            ),
+            Shared::Transition => (
+                "flow_transition_seconds",
+                "Time from one stage into another: from a PRODUCER's end to its CONSUMER's start, or from push to push.",
+                Kind::Histogram,
+            ),
+            Shared::MissingStage => {
+                ("flow_missing_stage_total", "Expected stages that never came.", Kind::Counter)
+            }
+            Shared::Slo => (
+                "flow_slo_total",
+                "Closed flow instances that ended ok within slo.latency (good), and all others that ended or should have (bad).",
+                Kind::Counter,
+            ),
+            Shared::SloObjective => {
+                ("flow_slo_objective_ratio", "The share of good instances that was promised.", Kind::Gauge)
+            }
+            Shared::Open => ("flow_open", "Flow instances in flight.", Kind::Gauge),
+            Shared::Overdue => {
+                ("flow_overdue", "Flow instances in flight for longer than slo.latency.", Kind::Gauge)
+            }
+            Shared::LastClosed => (
+                "flow_last_closed_timestamp_seconds",
+                "When an instance of the flow was last closed, in Unix time; 0 before the first.",
+                Kind::Gauge,
+            ),
+        }
+    }
+}
 
 /// The metrics of one flow.
 #[derive(Debug)]
@@ -158,63 +191,55 @@ impl FlowMetrics {
     pub(super) fn refused(&self) -> [(&'static str, u64); 9] {
         let recorded = self.recorded();
         [
-            (LATENCY.name, recorded.latency.refused()),
-            (CLOSED.name, recorded.closed.refused()),
-            (PATH.name, recorded.path.refused()),
-            (TRANSITION.name, recorded.transition.refused()),
-            (STAGE.name, recorded.stage.refused()),
-            (OFFSET.name, recorded.offset.refused()),
-            (MISSING.name, recorded.missing.refused()),
-            (SLO.name, recorded.slo.refused()),
+            (Shared::Latency.name(), recorded.latency.refused()),
+            (Shared::Closed.name(), recorded.closed.refused()),
+            (Shared::CriticalPath.name(), recorded.path.refused()),
+            (Shared::Transition.name(), recorded.transition.refused()),
+            (Shared::Stage.name(), recorded.stage.refused()),
+            (Shared::StageOffset.name(), recorded.offset.refused()),
+            (Shared::MissingStage.name(), recorded.missing.refused()),
+            (Shared::Slo.name(), recorded.slo.refused()),
             ("push", recorded.own.refused()),
         ]
     }
 
     /// The flow's series of one of the shared families.
-    pub(super) fn series(&self, family: FamilyName, now: Arrival) -> Vec<Series> {
+    pub(super) fn series(&self, family: Shared, now: Arrival) -> Vec<Series> {
         let recorded = self.recorded();
         let flow = || vec![label("flow", &self.flow.name)];
-        match family.name {
-            name if name == LATENCY.name => histograms(&recorded.latency, now, |outcome, open| {
+        match family {
+            Shared::Latency => histograms(&recorded.latency, now, |outcome, open| {
                 [flow(), vec![label("outcome", outcome.as_str())], open].concat()
             }),
-            name if name == CLOSED.name => counters(&recorded.closed, now, |(outcome, reason), open| {
+            Shared::Closed => counters(&recorded.closed, now, |(outcome, reason), open| {
                 [flow(), vec![label("outcome", outcome.as_str()), label("reason", reason.as_str())], open]
                     .concat()
             }),
-            name if name == PATH.name => {
+            Shared::CriticalPath => {
                 let show = |(kind, open, time, hidden): (PathKind, &Open, &u128, bool)| Series {
                     labels: [flow(), open.shown(), vec![label("kind", kind.as_str())]].concat(),
                     value: Value::Nanoseconds(if hidden { 0 } else { *time }),
                 };
                 recorded.path.sorted(now).into_iter().map(show).collect()
             }
-            name if name == TRANSITION.name => {
-                histograms(&recorded.transition, now, |(), open| [flow(), open].concat())
-            }
-            name if name == STAGE.name => {
-                histograms(&recorded.stage, now, |(), open| [flow(), open].concat())
-            }
-            name if name == OFFSET.name => {
-                histograms(&recorded.offset, now, |(), open| [flow(), open].concat())
-            }
-            name if name == MISSING.name => {
-                counters(&recorded.missing, now, |(), open| [flow(), open].concat())
-            }
-            name if name == SLO.name => counters(&recorded.slo, now, |result, open| {
+            Shared::Transition => histograms(&recorded.transition, now, |(), open| [flow(), open].concat()),
+            Shared::Stage => histograms(&recorded.stage, now, |(), open| [flow(), open].concat()),
+            Shared::StageOffset => histograms(&recorded.offset, now, |(), open| [flow(), open].concat()),
+            Shared::MissingStage => counters(&recorded.missing, now, |(), open| [flow(), open].concat()),
+            Shared::Slo => counters(&recorded.slo, now, |result, open| {
                 [flow(), vec![label("result", result.as_str())], open].concat()
             }),
-            name if name == OPEN.name => self.gauge(&self.open),
-            name if name == OVERDUE.name && self.flow.slo.is_some() => self.gauge(&self.overdue),
-            name if name == OBJECTIVE.name => {
+            Shared::Open => self.gauge(&self.open),
+            Shared::Overdue if self.flow.slo.is_none() => Vec::new(),
+            Shared::Overdue => self.gauge(&self.overdue),
+            Shared::SloObjective => {
                 let objective = self.flow.slo.map(|slo| Value::Float(slo.objective));
                 objective.into_iter().map(|value| Series { labels: flow(), value }).collect()
             }
-            name if name == LAST_CLOSED.name => {
+            Shared::LastClosed => {
                 let seconds = self.last_closed.load(Relaxed) as f64 / 1e9;
                 vec![Series { labels: flow(), value: Value::Float(seconds) }]
             }
-            _ => Vec::new(),
         }
     }
 

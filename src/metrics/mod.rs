@@ -24,7 +24,7 @@ use crate::domain::ids::FlowId;
 use crate::domain::instance::Rules;
 use crate::domain::result::{Closed, Finished};
 use crate::domain::time::{Arrival, Now};
-use flows::{FAMILIES, FlowMetrics};
+use flows::{FlowMetrics, Shared};
 use histogram::Bounds;
 use own::OwnMetrics;
 use snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
@@ -288,11 +288,11 @@ impl Metrics {
             self.flows.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
         flows.sort_by_key(|metrics| metrics.flow().id);
         let now = if self.show_all.load(Relaxed) { Arrival::since_origin(Duration::MAX) } else { now };
-        let shared = FAMILIES.iter().map(|family| Family {
-            name: family.name.into(),
-            help: family.help.into(),
-            kind: family.kind,
-            series: flows.iter().flat_map(|metrics| metrics.series(*family, now)).collect(),
+        let shared = Shared::ALL.into_iter().map(|family| Family {
+            name: family.name().into(),
+            help: family.help().into(),
+            kind: family.kind(),
+            series: flows.iter().flat_map(|metrics| metrics.series(family, now)).collect(),
         });
         let mut families: Vec<Family> = shared.collect();
         for metrics in &flows {
