@@ -51,6 +51,8 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<Pipeline, ConfigError> {
         instances: config.limits.instances,
         tombstones: config.limits.tombstones,
         remembered: config.limits.remembered,
+        traces_per_instance: config.limits.traces_per_instance,
+        links_per_trace: config.limits.links_per_trace,
     });
     let settings = Settings {
         zero_first: config.metrics.zero_first,

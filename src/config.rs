@@ -200,6 +200,10 @@ pub struct Limits {
     pub tombstones: usize,
     /// Closed traces whose keys are remembered for another hour.
     pub remembered: usize,
+    /// Traces that links and business keys join to one instance; further ones stand alone.
+    pub traces_per_instance: usize,
+    /// Links and key values that one trace may carry; further ones are left out.
+    pub links_per_trace: usize,
     /// Bytes of a label or stage value; longer ones are cut.
     pub value_bytes: usize,
 }
@@ -212,6 +216,8 @@ impl Default for Limits {
             events_per_instance: 10_000,
             tombstones: 1_000_000,
             remembered: 1_000_000,
+            traces_per_instance: 256,
+            links_per_trace: 1024,
             value_bytes: 256,
         }
     }

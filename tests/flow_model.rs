@@ -207,6 +207,7 @@ impl Plan {
                 let facts = Facts {
                     service: STAGES[*service].into(),
                     matched: spec.matched(self).map(|flow| FlowId(flow as u32)),
+                    also: Box::default(),
                     views: (0..self.pushed())
                         .map(|flow| self.view(spec, flow, self.stage(flow, *service), true))
                         .collect(),
@@ -222,6 +223,7 @@ impl Plan {
                 let facts = Facts {
                     service: STAGES[*stage].into(),
                     matched: None,
+                    also: Box::default(),
                     views: Box::default(),
                     push: Some(Box::new(PushFacts {
                         flow: FlowId(*flow as u32),
@@ -420,6 +422,7 @@ impl Told {
         for finished in effects.finished {
             let ended = match finished {
                 Finished::Unmatched { events, ignored } => Ended::Unmatched { at, events, ignored },
+                Finished::Divided { .. } => panic!("nothing is joined here"),
                 Finished::Closed(closed) => {
                     self.take_path(&closed);
                     Ended::Closed(Box::new(Story {
@@ -437,7 +440,7 @@ impl Told {
                         stages: closed
                             .stages
                             .iter()
-                            .map(|stage| (stage.name.to_string(), stage.inside, stage.offset))
+                            .map(|stage| (stage.name.to_string(), stage.inside, stage.offset.unwrap()))
                             .collect(),
                         missing: closed.missing_stages.iter().map(|stage| stage.to_string()).collect(),
                         notes: Notes { coarsened: 0, cycles: 0, coarse_path: false, ..closed.notes },
@@ -511,14 +514,15 @@ fn run_until(plan: &Plan, schedule: &Schedule, caps: Caps, until: u64) -> Told {
         instances: caps.instances,
         tombstones: caps.tombstones,
         remembered: 100_000,
+        traces_per_instance: 100,
+        links_per_trace: 100,
     });
     let mut told = Told::default();
     for second in 0..=until {
         let now = Arrival::since_origin(seconds(plan.offset + second));
         for (_, batch) in schedule.iter().filter(|(time, _)| *time == second) {
             told.counts.received += batch.len() as u64;
-            let incoming =
-                batch.iter().map(|spec| Incoming { key: plan.key(spec.instance), event: plan.event(spec) });
+            let incoming = batch.iter().map(|spec| Incoming::new(plan.key(spec.instance), plan.event(spec)));
             told.take(aggregator.ingest(incoming.collect(), now, &catalog), second);
         }
         let (effects, more) = aggregator.sweep(now, 1000, &catalog);
@@ -1041,6 +1045,8 @@ impl<'a> Case<'a> {
                 reversed,
                 orphan_root: self.spans().next().is_some() && self.true_root().is_none(),
                 unanswered: self.is_unanswered(),
+                unseen_link: false,
+                missed_link: false,
                 label_conflict,
             },
         }))

@@ -5,10 +5,12 @@
 //! closed through the one function that closes, `Aggregator::finish`, so that nothing is observed twice.
 
 mod calendar;
+mod claims;
+mod groups;
 mod remembered;
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use crate::domain::completion::Verdict;
-use crate::domain::event::{Event, Incoming};
+use crate::domain::event::{Event, Flags, Incoming};
 use crate::domain::ids::{FlowId, Key};
 use crate::domain::instance::{Instance, Recorded, Rules};
 use crate::domain::result::{Finished, Reason};
@@ -24,6 +26,7 @@ use crate::domain::summary::Extent;
 use crate::domain::time::Arrival;
 use crate::domain::tombstone::{Lateness, Tombstone};
 use calendar::Calendar;
+use claims::Claims;
 use remembered::Remembered;
 
 /// Bounds of what is kept.
@@ -35,6 +38,10 @@ pub struct Limits {
     pub tombstones: usize,
     /// Keys of closed traces that are remembered after their tombstone expired.
     pub remembered: usize,
+    /// Traces that one instance may consist of, and traces that may name the same other.
+    pub traces_per_instance: usize,
+    /// Links and key values that one trace may carry.
+    pub links_per_trace: usize,
 }
 
 /// What became of a batch of events, or of the instances that were due.
@@ -58,6 +65,10 @@ pub struct Effects {
     pub late: Vec<Late>,
     /// Tombstones that made room before they expired.
     pub tombstones_evicted: u64,
+    /// Instances that ended as parts of others.
+    pub merged: u64,
+    /// Links and key values that found no room, and looks at groups that were larger than they may be.
+    pub joints_over_limit: u64,
     /// By how many the open instances of a flow became more or fewer; a flow may stand here more than once.
     pub open_change: Vec<(FlowId, i64)>,
     /// The same for those that have taken longer than their users were promised.
@@ -96,6 +107,10 @@ pub struct Aggregator {
     slots: DashMap<Key, Slot, foldhash::quality::RandomState>,
     /// When to look at which key; a key's shard follows from its hash.
     timers: Box<[Mutex<Timers>]>,
+    /// Which open instances name which others. Taken before any slot's lock.
+    claims: Mutex<Claims>,
+    /// How many instances claim anything.
+    claimants: AtomicUsize,
     limits: Limits,
     /// The last time at which events may have been lost: the start of the process, or a refusal since.
     loss: AtomicU64,
@@ -150,6 +165,8 @@ impl Aggregator {
             timers: (0..TIMER_SHARDS)
                 .map(|_| Mutex::new(Timers::new(limits.remembered / TIMER_SHARDS)))
                 .collect(),
+            claims: Mutex::default(),
+            claimants: AtomicUsize::new(0),
             limits,
             loss: AtomicU64::new(Arrival::ORIGIN.nanoseconds()),
             open: AtomicU64::new(0),
@@ -174,13 +191,19 @@ impl Aggregator {
         let mut effects = Effects::default();
         let mut due = Vec::new();
         let mut rest = self.by_instance(batch).into_iter().peekable();
-        while let Some((hash, Incoming { key, event })) = rest.next() {
+        while let Some((hash, first)) = rest.next() {
+            let key = first.key.clone();
             let more = std::iter::from_fn(|| {
                 rest.next_if(|(other, incoming)| *other == hash && incoming.key == key)
-                    .map(|(_, incoming)| incoming.event)
+                    .map(|(_, incoming)| incoming)
             });
-            let events = std::iter::once(event).chain(more);
-            if let Some(wake) = self.apply(key.clone(), hash, events, now, rules, &mut effects) {
+            let events = std::iter::once(first).chain(more);
+            let mut targets = Vec::new();
+            let wake = self.apply(key.clone(), hash, events, now, rules, &mut effects, &mut targets);
+            if !targets.is_empty() {
+                self.claim(&key, &targets, &mut effects);
+            }
+            if let Some(wake) = wake {
                 if wake <= now {
                     due.push((key, hash));
                 } else {
@@ -202,20 +225,25 @@ impl Aggregator {
         hashed
     }
 
-    /// Records the events of one instance; returns when to look at it, if that is sooner than planned.
+    /// Records the events of one instance; returns when to look at it, if that is sooner than planned. What it newly
+    /// claims goes to `targets`.
+    #[expect(clippy::too_many_arguments, reason = "all that a request says about one instance")]
     fn apply(
         &self,
         key: Key,
         hash: u64,
-        events: impl Iterator<Item = Event>,
+        events: impl Iterator<Item = Incoming>,
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
+        targets: &mut Vec<Key>,
     ) -> Option<Arrival> {
+        let counted = |incoming: Incoming| (!incoming.event.flags.has(Flags::COPY)).then_some(incoming.event);
         let mut slot = match self.slots.entry(key) {
             Entry::Occupied(slot) => slot.into_ref(),
             Entry::Vacant(slot) => {
-                if let Some(flow) = self.recall(slot.key(), hash, now) {
+                if let Some(flow) = self.recall(hash, now) {
+                    let events = events.filter_map(counted);
                     match flow {
                         NO_FLOW => effects.unmatched += events.count() as u64,
                         flow => effects.late.extend(events.map(|event| late(flow, &event, None))),
@@ -223,28 +251,35 @@ impl Aggregator {
                     return None;
                 }
                 if self.open.load(Relaxed) >= self.limits.instances as u64 {
-                    effects.over_limit += events.count() as u64;
+                    effects.over_limit += events.filter_map(counted).count() as u64;
                     self.loss.fetch_max(now.nanoseconds(), Relaxed);
                     return None;
                 }
                 self.opened(effects, rules);
-                slot.insert(Slot::Open(Box::new(Instance::new(now, rules))))
+                let instance = Instance::new(slot.key(), now, rules);
+                slot.insert(Slot::Open(Box::new(instance)))
             }
         };
         if let Slot::Closed(tombstone) = slot.value_mut() {
             if tombstone.remember || now < tombstone.expires {
-                meet_tombstone(tombstone, events, now, rules, effects);
+                meet_tombstone(tombstone, events.filter_map(counted), now, rules, effects);
                 return None;
             }
             // Its time is over, only the sweep has not come by yet: a new instance.
             self.tombstones.fetch_sub(1, Relaxed);
             self.opened(effects, rules);
-            *slot.value_mut() = Slot::Open(Box::new(Instance::new(now, rules)));
+            let instance = Instance::new(slot.key(), now, rules);
+            *slot.value_mut() = Slot::Open(Box::new(instance));
         }
-        let Slot::Open(instance) = slot.value_mut() else {
+        let (key, slot) = slot.pair_mut();
+        let Slot::Open(instance) = slot else {
             return None;
         };
-        let anything_new = self.record(instance, events, now, rules, effects);
+        let mut has_new_joints = false;
+        let anything_new = self.record(instance, events, now, rules, effects, &mut has_new_joints);
+        if has_new_joints {
+            *targets = instance.targets(key);
+        }
         if !anything_new && instance.wake != Arrival::ORIGIN {
             return None;
         }
@@ -267,26 +302,36 @@ impl Aggregator {
     fn record(
         &self,
         instance: &mut Instance,
-        events: impl Iterator<Item = Event>,
+        events: impl Iterator<Item = Incoming>,
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
+        has_new_joints: &mut bool,
     ) -> bool {
         let (was_stub, was_overdue) = (instance.is_stub(), instance.is_overdue());
-        let (flow_before, before, over_limit) = (instance.flow().id, effects.new, effects.over_limit);
-        for event in events {
-            match instance.record(event, now, rules) {
-                Recorded::New => effects.new += 1,
+        let (flow_before, before) = (instance.flow().id, effects.new);
+        let mut anything_new = false;
+        for Incoming { event, joints, .. } in events {
+            if !joints.is_empty() {
+                *has_new_joints = true;
+                effects.joints_over_limit += instance.join(event.span, &joints, self.limits.links_per_trace);
+            }
+            // A copy is counted where its home is.
+            let one = u64::from(!event.flags.has(Flags::COPY));
+            let recorded = instance.record(event, now, rules);
+            anything_new |= !matches!(recorded, Recorded::Duplicate | Recorded::Conflict);
+            match recorded {
+                Recorded::New => effects.new += one,
                 Recorded::NewAfterFolding => {
-                    effects.new += 1;
-                    effects.after_folding += 1;
+                    effects.new += one;
+                    effects.after_folding += one;
                 }
-                Recorded::Duplicate => effects.duplicates += 1,
+                Recorded::Duplicate => effects.duplicates += one,
                 Recorded::Conflict => {
-                    effects.duplicates += 1;
-                    effects.conflicts += 1;
+                    effects.duplicates += one;
+                    effects.conflicts += one;
                 }
-                Recorded::OverLimit => effects.over_limit += 1,
+                Recorded::OverLimit => effects.over_limit += one,
             }
         }
         instance.settle_flow(rules);
@@ -299,7 +344,7 @@ impl Aggregator {
         effects.overdue_change.extend(no_longer.then_some((flow_before, -1)));
         self.events.fetch_add(effects.new - before, Relaxed);
         self.stubs.fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
-        effects.new > before || effects.over_limit > over_limit
+        anything_new
     }
 
     /// Closes what is due at `now`, and looks at no other instance. Returns what happened and whether more is due:
@@ -329,6 +374,9 @@ impl Aggregator {
 
     /// Decides about one instance that may be over.
     fn judge(&self, key: Key, hash: u64, now: Arrival, rules: &impl Rules, effects: &mut Effects) {
+        if self.judge_joined(&key, now, rules, effects) {
+            return;
+        }
         let Some(mut slot) = self.slots.get_mut(&key) else {
             return;
         };
@@ -345,14 +393,10 @@ impl Aggregator {
         }
         match instance.judge(&key, now, rules) {
             Verdict::Wait { until, .. } => {
-                let until = instance.overdue_at().map_or(until, |at| at.min(until));
-                instance.wake = until;
-                // An entry for that moment may be there already: that of `max_age` stands still while others pass.
-                let is_planned = instance.planned == until;
-                instance.planned = instance.planned.max(until);
+                let plan = plan(instance, until);
                 self.stubs.fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
                 drop(slot);
-                if !is_planned {
+                if let Some(until) = plan {
                     self.timers(hash).instances.add(until, key);
                 }
             }
@@ -378,18 +422,72 @@ impl Aggregator {
         rules: &impl Rules,
         effects: &mut Effects,
     ) {
-        self.open.fetch_sub(1, Relaxed);
-        effects.open_change.push((instance.flow().id, -1));
-        effects.overdue_change.extend(instance.is_overdue().then_some((instance.flow().id, -1)));
-        self.stubs.fetch_sub(u64::from(instance.is_stub()), Relaxed);
-        self.events.fetch_sub(instance.events(), Relaxed);
-        let loss = Arrival::since_origin(Duration::from_nanos(self.loss.load(Relaxed)));
-        let (finished, extent) = instance.close(key.clone(), reason, now, loss, rules);
+        self.no_longer_open(&instance, effects);
+        let (finished, extent) = instance.close(key.clone(), reason, now, self.last_loss(), rules);
         self.tombstones.fetch_add(1, Relaxed);
         if let Some(expires) = self.inscribe(&key, &finished, extent) {
             self.timers(hash).tombstones.add(expires, key);
         }
         effects.finished.push(finished);
+    }
+
+    /// Takes an instance out of what is counted of open ones.
+    fn no_longer_open(&self, instance: &Instance, effects: &mut Effects) {
+        self.open.fetch_sub(1, Relaxed);
+        effects.open_change.push((instance.flow().id, -1));
+        effects.overdue_change.extend(instance.is_overdue().then_some((instance.flow().id, -1)));
+        self.stubs.fetch_sub(u64::from(instance.is_stub()), Relaxed);
+        self.events.fetch_sub(instance.events(), Relaxed);
+    }
+
+    /// The last time at which events may have been lost.
+    fn last_loss(&self) -> Arrival {
+        Arrival::since_origin(Duration::from_nanos(self.loss.load(Relaxed)))
+    }
+
+    /// Looks at an open instance again at `until`.
+    fn wait(&self, key: &Key, until: Arrival) {
+        let plan = match self.slots.get_mut(key).as_deref_mut() {
+            Some(Slot::Open(instance)) => plan(instance, until),
+            _ => None,
+        };
+        if let Some(until) = plan {
+            self.timers(self.hash(key)).instances.add(until, key.clone());
+        }
+    }
+
+    fn hash(&self, key: &Key) -> u64 {
+        self.slots.hasher().hash_one(key)
+    }
+
+    /// Puts a tombstone in the place of what was found by `key`: the tombstone of an instance that was taken out, or
+    /// nothing at all.
+    fn put_tombstone(&self, key: &Key, tombstone: Tombstone) {
+        let expires = match self.slots.entry(key.clone()) {
+            Entry::Occupied(mut slot) => match slot.get_mut() {
+                Slot::Open(_) => return,
+                Slot::Closed(known) => {
+                    let lifetime = known.lifetime.max(tombstone.lifetime);
+                    *known = Tombstone { lifetime, expires: tombstone.closed.plus(lifetime), ..tombstone };
+                    known.expires
+                }
+            },
+            Entry::Vacant(slot) => {
+                self.tombstones.fetch_add(1, Relaxed);
+                slot.insert(Slot::Closed(tombstone.clone()));
+                tombstone.expires
+            }
+        };
+        self.timers(self.hash(key)).tombstones.add(expires, key.clone());
+    }
+
+    /// The flow of an instance that is over, if it is remembered and a flow took it.
+    fn buried_flow(&self, key: &Key, now: Arrival) -> Option<FlowId> {
+        match self.slots.get(key).as_deref() {
+            Some(Slot::Closed(tombstone)) => tombstone.flow,
+            Some(Slot::Open(_)) => None,
+            None => self.recall(self.hash(key), now).filter(|flow| *flow != NO_FLOW),
+        }
     }
 
     /// Writes on the tombstone what only closing could tell; returns when it expires.
@@ -454,9 +552,9 @@ impl Aggregator {
         }
     }
 
-    /// The flow of a trace that was closed so long ago that only its key is remembered.
-    fn recall(&self, key: &Key, hash: u64, now: Arrival) -> Option<FlowId> {
-        matches!(key, Key::Trace(_)).then(|| self.timers(hash).remembered.get(hash, now)).flatten()
+    /// The flow of an instance that was closed so long ago that only its key is remembered.
+    fn recall(&self, hash: u64, now: Arrival) -> Option<FlowId> {
+        self.timers(hash).remembered.get(hash, now)
     }
 
     /// Ends everything: what shows that it has ended closes normally, the rest as `evicted`.
@@ -465,6 +563,7 @@ impl Aggregator {
         let is_open = |slot: &Slot| matches!(slot, Slot::Open(_));
         let open: Vec<Key> =
             self.slots.iter().filter(|slot| is_open(slot.value())).map(|slot| slot.key().clone()).collect();
+        self.close_joined(&open, now, rules, &mut effects);
         for key in open {
             let hash = self.slots.hasher().hash_one(&key);
             let Some(mut slot) = self.slots.get_mut(&key) else {
@@ -502,6 +601,16 @@ impl Timers {
 
 /// Stands for "no flow wanted this trace" among the remembered keys.
 const NO_FLOW: FlowId = FlowId(u32::MAX);
+
+/// Sets when an instance is looked at again; returns that moment, if the calendar has no entry for it yet.
+fn plan(instance: &mut Instance, until: Arrival) -> Option<Arrival> {
+    let until = instance.overdue_at().map_or(until, |at| at.min(until));
+    instance.wake = until;
+    // That of `max_age` stands still while others pass.
+    let is_planned = instance.planned == until;
+    instance.planned = instance.planned.max(until);
+    (!is_planned).then_some(until)
+}
 
 fn meet_tombstone(
     tombstone: &mut Tombstone,
@@ -558,7 +667,13 @@ mod tests {
         let limits = CatalogLimits { pushed_flows: 1, events_per_instance: 100 };
         let catalog = Catalog::new(Vec::new(), timers, false, limits);
         let flow = catalog.pushed("order").unwrap();
-        let aggregator = Aggregator::new(Limits { instances: 10, tombstones: 10, remembered: 0 });
+        let aggregator = Aggregator::new(Limits {
+            instances: 10,
+            tombstones: 10,
+            remembered: 0,
+            traces_per_instance: 10,
+            links_per_trace: 10,
+        });
         let stage: Arc<str> = Arc::from("placed");
         let push = PushFacts {
             flow: flow.id,
@@ -573,8 +688,13 @@ mod tests {
             life_span: Some(Duration::from_secs(86_400)),
             time_to_live: wait,
         };
-        let facts =
-            Facts { service: stage, matched: None, views: Box::default(), push: Some(Box::new(push)) };
+        let facts = Facts {
+            service: stage,
+            matched: None,
+            also: Box::default(),
+            views: Box::default(),
+            push: Some(Box::new(push)),
+        };
         let time = EventTime::from_unix_nanoseconds(1);
         let event = Event {
             end: time,
@@ -585,7 +705,7 @@ mod tests {
             flags: Flags::default(),
             facts: Arc::new(facts),
         };
-        let incoming = Incoming { key: Key::Named { flow: flow.id, id: Arc::from("1") }, event };
+        let incoming = Incoming::new(Key::Named { flow: flow.id, id: Arc::from("1") }, event);
         for second in 0..1000 {
             let now = Arrival::since_origin(Duration::from_secs(second));
             aggregator.ingest(vec![incoming.clone()], now, &catalog);

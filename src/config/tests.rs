@@ -89,7 +89,8 @@ fn mistakes_are_refused_with_their_place() {
         ("flows:\n- name: a\n  labels: {flow: 'span.name'}\n", "3:3 flow \"a\": labels.flow: "),
         ("flows:\n- name: a\n  buckets: [2, 1]\n", "3:3 flow \"a\": buckets: bucket bounds must rise"),
         ("flows:\n- name: a\n  slo: {latency: 1s, objective: 100}\n", "3:3 flow \"a\": slo.objective: "),
-        ("flows:\n- name: a\n  key: span.attributes[\"order.id\"]\n", "3:3 flow \"a\": key: "),
+        ("flows:\n- name: a\n  key: span.attributs[\"order.id\"]\n", "3:13 flow \"a\": key: found"),
+        ("flows:\n- name: a\n  key: [trace_id, span.name]\n", "3:3 flow \"a\": key: `trace_id` comes last"),
         ("ignore: ['span.name ==']\n", "1:"),
         ("listen: {http: \"${env:LATENCY_AGGREGATOR_NO_SUCH_VARIABLE}\"}\n", "1:17 the environment variable"),
     ] {

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use super::flow::{Flow, Labels, Measure, OnIncomplete, Origin, Timers};
+use super::flow::{Flow, Keys, Labels, Measure, OnIncomplete, Origin, Timers};
 use super::ids::FlowId;
 use super::instance::Rules;
 use super::names::overlap;
@@ -136,6 +136,8 @@ fn plain(id: FlowId, name: Arc<str>, origin: Origin, timers: Timers) -> Flow {
         id,
         name,
         origin,
+        keys: Keys::Trace,
+        also: false,
         timers,
         start: None,
         ends: Vec::new(),

@@ -60,7 +60,7 @@ impl Progress {
             return None;
         }
         let root_rule =
-            flow.ends.is_empty() && flow.expect.is_empty() && matches!(key, Key::Trace(_)) && !self.pushes;
+            flow.ends.is_empty() && flow.expect.is_empty() && key.trace().is_some() && !self.pushes;
         if self.finals {
             Some(Reason::Final)
         } else if self.ends != 0 {
@@ -136,9 +136,10 @@ fn held_until(flow: &Flow, progress: &Progress, clocks: &Clocks) -> Arrival {
         // It is still running, for as long as an instance may live.
         MissingParent::Local => Arrival::since_origin(Duration::MAX),
     };
-    let consumer =
-        if progress.unanswered { clocks.last.plus(flow.timers.async_wait) } else { Arrival::ORIGIN };
-    parent.max(consumer)
+    let awaits_other_side = progress.unanswered || progress.awaits_link;
+    let other_side =
+        if awaits_other_side { clocks.last.plus(flow.timers.async_wait) } else { Arrival::ORIGIN };
+    parent.max(other_side)
 }
 
 /// The earliest moment at which an instance that just got an event could be over.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ids::{FlowId, Key, SpanId};
+use super::joining::Joint;
 use super::time::EventTime;
 
 /// How an event takes part in its trace.
@@ -47,13 +48,22 @@ pub struct Event {
     pub facts: Arc<Facts>,
 }
 
-/// An event and the instance it belongs to.
+/// An event and where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incoming {
     /// What its instance is found by.
     pub key: Key,
     /// The event.
     pub event: Event,
+    /// What it says about where its trace belongs.
+    pub joints: Box<[Joint]>,
+}
+
+impl Incoming {
+    /// An event that belongs to the instance found by `key` and to nothing else.
+    pub fn new(key: Key, event: Event) -> Self {
+        Incoming { key, event, joints: Box::default() }
+    }
 }
 
 /// One-bit properties of an event.
@@ -71,6 +81,10 @@ impl Flags {
     pub const IGNORED: Flags = Flags(8);
     /// It was sent with its end before its start.
     pub const SKEWED: Flags = Flags(16);
+    /// A copy for a flow that is `also` there: its home is elsewhere, and it is counted there.
+    pub const COPY: Flags = Flags(32);
+    /// A PRODUCER that links to the spans that made what it sends: whoever takes that up is linked to those.
+    pub const FORWARDS: Flags = Flags(64);
 
     /// Both sets of properties.
     #[must_use]
@@ -97,6 +111,8 @@ pub struct Facts {
     pub service: Arc<str>,
     /// The first flow in file order that the event matches.
     pub matched: Option<FlowId>,
+    /// The flows that are `also` there and that the event matches.
+    pub also: Box<[FlowId]>,
     /// What each flow's rules say, by flow id; empty for a push.
     pub views: Box<[View]>,
     /// Set for pushes only.
@@ -134,6 +150,14 @@ pub struct PushFacts {
 }
 
 impl Facts {
+    /// The first flow that the event matches as seen by a trace's own instance, or by a flow that is `also` there.
+    pub fn matched_through(&self, lens: Option<FlowId>) -> Option<FlowId> {
+        match lens {
+            None => self.matched,
+            Some(flow) => self.also.contains(&flow).then_some(flow),
+        }
+    }
+
     /// What `flow` says about an event with these facts; `None` for a push to another flow.
     pub fn view(&self, flow: FlowId) -> Option<&View> {
         match &self.push {

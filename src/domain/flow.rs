@@ -16,6 +16,10 @@ pub struct Flow {
     pub name: Arc<str>,
     /// Where it comes from.
     pub origin: Origin,
+    /// What its instances are found by.
+    pub keys: Keys,
+    /// It sees every trace beside the flow that takes the trace, and has instances of its own.
+    pub also: bool,
     /// How long each kind of waiting may last.
     pub timers: Timers,
     /// What begins it; `None`: the earliest event.
@@ -45,6 +49,17 @@ impl Flow {
     pub const MAX_ENDS: usize = 32;
     /// Each expected stage is one bit of a `u64`.
     pub const MAX_EXPECTED: usize = 64;
+}
+
+/// What the instances of a flow are found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// The trace id.
+    Trace,
+    /// The value of a business key, or the trace id where there is none.
+    ValueOrTrace,
+    /// The value of a business key; traces without one are none of the flow's.
+    Value,
 }
 
 /// What the users of a flow were promised.

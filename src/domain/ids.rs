@@ -30,11 +30,37 @@ impl SpanId {
 pub enum Key {
     /// A trace, or a push to a configured flow whose `id` is a trace id.
     Trace(TraceId),
-    /// A push's `(name, id)`; later also a business key's `(flow, value)`.
+    /// A trace as seen by a flow that is `also` there, beside the trace's own instance.
+    Also {
+        /// That flow.
+        flow: FlowId,
+        /// The trace.
+        trace: TraceId,
+    },
+    /// A push's `(name, id)`, or a business key's `(flow, value)`.
     Named {
         /// The flow that the value is a key of.
         flow: FlowId,
-        /// The `id` of the push.
+        /// The `id` of the push, or the value of the key.
         id: Arc<str>,
     },
+}
+
+impl Key {
+    /// The trace whose spans gather under this key, if it is one.
+    pub fn trace(&self) -> Option<TraceId> {
+        match self {
+            Key::Trace(trace) | Key::Also { trace, .. } => Some(*trace),
+            Key::Named { .. } => None,
+        }
+    }
+
+    /// What another trace is found by in the same view of things.
+    #[must_use]
+    pub fn beside(&self, trace: TraceId) -> Key {
+        match self {
+            Key::Also { flow, .. } => Key::Also { flow: *flow, trace },
+            Key::Trace(_) | Key::Named { .. } => Key::Trace(trace),
+        }
+    }
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 use super::completion::{self, Clocks, Verdict};
 use super::event::{Event, Flags, Identity, Kind};
 use super::flow::{Flow, Origin};
-use super::ids::{FlowId, Key};
+use super::ids::{FlowId, Key, SpanId, TraceId};
+use super::joining::{Claim, Joint};
 use super::outline::{Outline, Progress};
 use super::result::{Finished, Reason};
-use super::stub::Stub;
-use super::summary::{Extent, Summary};
+use super::stub::{Ending, Stub};
+use super::summary::Extent;
 use super::time::Arrival;
 use super::tombstone::Tombstone;
 
@@ -45,6 +46,10 @@ pub struct Instance {
     /// Whether a span has come.
     spans: bool,
     body: Body,
+    /// What its spans say about where its trace belongs.
+    joints: Option<Box<Joints>>,
+    /// The flow that is `also` there and for which this is a view of the trace, if it is one.
+    lens: Option<FlowId>,
     /// Whether it is known to have taken longer than its users were promised.
     overdue: bool,
     /// The latest moment for which the aggregator has an entry in its calendar, likewise.
@@ -53,14 +58,72 @@ pub struct Instance {
     pub wake: Arrival,
 }
 
+/// What the spans of an instance say about where its trace belongs, and what has become of that.
+#[derive(Debug, Default)]
+pub(super) struct Joints {
+    pub(super) all: Vec<(SpanId, Joint)>,
+    /// The instances that it was part of and that have been observed.
+    pub(super) observed: Vec<Key>,
+    /// The first flow of these.
+    pub(super) observed_flow: Option<FlowId>,
+    /// Whether traces of different values are connected with it.
+    is_contested: bool,
+}
+
 #[derive(Debug)]
-enum Body {
+pub(super) enum Body {
     Detailed {
         events: Vec<Event>,
         /// Where each identity is; only for instances too large to search one by one.
         index: Option<HashMap<Identity, usize>>,
     },
     Stub(Box<Stub>),
+}
+
+impl Joints {
+    /// The links: which span took up the work of which span of which trace.
+    pub(super) fn links(&self) -> impl Iterator<Item = (SpanId, TraceId, SpanId)> {
+        self.all.iter().filter_map(|(span, joint)| match joint {
+            Joint::Link { trace, span: from } => Some((*span, *trace, *from)),
+            Joint::Value { .. } => None,
+        })
+    }
+
+    fn is_linked(&self, span: SpanId) -> bool {
+        self.links().any(|(linked, ..)| linked == span)
+    }
+}
+
+/// Whether an instance of `flow` may be folded: folding decides its flow. A trace that only the built-in flow has taken
+/// so far may still turn out to be a configured flow's, for roots come last.
+pub fn may_fold(flow: &Flow, rules: &impl Rules) -> bool {
+    let by_default = flow.origin == Origin::BuiltIn && rules.spans_may_match();
+    flow.id != rules.unmatched().id && !by_default
+}
+
+/// As an instance of which flow an instance is seen.
+#[derive(Debug, Clone)]
+pub struct SeenAs {
+    /// How the flow was chosen.
+    pub choice: Choice,
+    /// The flow.
+    pub flow: Arc<Flow>,
+}
+
+/// How the flow of an instance was chosen, the strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Choice {
+    /// It was folded under it.
+    Folded,
+    /// A push named it.
+    Pinned,
+    /// An event matched it, or none has yet.
+    Matched,
+}
+
+/// Whether an event is counted with the instance that holds it.
+fn is_counted(event: &Event) -> bool {
+    !event.flags.has(Flags::COPY)
 }
 
 /// What became of an event.
@@ -83,7 +146,7 @@ const INDEX_FROM: usize = 32;
 
 impl Instance {
     /// A new instance; its first event has yet to be recorded.
-    pub fn new(now: Arrival, rules: &impl Rules) -> Self {
+    pub fn new(key: &Key, now: Arrival, rules: &impl Rules) -> Self {
         Instance {
             flow: Arc::clone(rules.unmatched()),
             pinned: false,
@@ -92,6 +155,11 @@ impl Instance {
             time_to_live: None,
             spans: false,
             body: Body::Detailed { events: Vec::new(), index: None },
+            joints: None,
+            lens: match key {
+                Key::Also { flow, .. } => Some(*flow),
+                Key::Trace(_) | Key::Named { .. } => None,
+            },
             overdue: false,
             planned: Arrival::ORIGIN,
             wake: Arrival::ORIGIN,
@@ -108,13 +176,14 @@ impl Instance {
         matches!(self.body, Body::Stub(_))
     }
 
-    /// Events that it keeps or has joined.
+    /// Events that it keeps or has joined, without those that are counted elsewhere.
     pub fn events(&self) -> u64 {
         match &self.body {
-            Body::Detailed { events, .. } => events.len() as u64,
+            Body::Detailed { events, .. } if self.lens.is_none() => events.len() as u64,
+            Body::Detailed { events, .. } => events.iter().filter(|event| is_counted(event)).count() as u64,
             Body::Stub(stub) => {
-                let summary = &stub.summary;
-                summary.events + summary.ignored + summary.foreign + stub.waiting.len() as u64
+                let waiting = stub.waiting.iter().filter(|(_, event)| is_counted(event)).count();
+                stub.summary.counts.total() + waiting as u64
             }
         }
     }
@@ -155,7 +224,9 @@ impl Instance {
                 Recorded::New
             }
             Body::Stub(stub) => {
-                stub.take(&self.flow, event);
+                let span = event.span;
+                let is_linked = self.joints.as_ref().is_some_and(|joints| joints.is_linked(span));
+                stub.take(&self.flow, event, is_linked);
                 if better { Recorded::NewAfterFolding } else { Recorded::New }
             }
         }
@@ -198,7 +269,10 @@ impl Instance {
         let pin = event.facts.push.as_ref().map(|push| push.flow);
         let candidate = match pin {
             Some(pin) => (!self.pinned || pin < self.flow.id).then_some(pin),
-            None => event.facts.matched.filter(|&matched| !self.pinned && matched < self.flow.id),
+            None => event
+                .facts
+                .matched_through(self.lens)
+                .filter(|&matched| !self.pinned && matched < self.flow.id),
         };
         let Some(candidate) = candidate else { return false };
         if self.is_stub() {
@@ -220,7 +294,7 @@ impl Instance {
         }
         let Body::Detailed { events, .. } = &self.body else { return };
         let pins = events.iter().filter_map(|event| event.facts.push.as_ref().map(|push| push.flow));
-        let matches = events.iter().filter_map(|event| event.facts.matched);
+        let matches = events.iter().filter_map(|event| event.facts.matched_through(self.lens));
         let chosen = pins.min().or_else(|| matches.min()).unwrap_or(rules.unmatched().id);
         if chosen != self.flow.id {
             self.flow = rules.flow(chosen);
@@ -253,11 +327,8 @@ impl Instance {
         verdict
     }
 
-    /// Whether its flow is known: folding decides it. A trace that only the built-in flow has taken so far may still
-    /// turn out to be a configured flow's, for roots come last.
     fn may_fold(&self, rules: &impl Rules) -> bool {
-        let by_default = self.flow.origin == Origin::BuiltIn && rules.spans_may_match();
-        self.flow.id != rules.unmatched().id && !by_default
+        may_fold(&self.flow, rules)
     }
 
     /// The earliest moment at which it could be over, unless something else comes.
@@ -289,7 +360,9 @@ impl Instance {
 
     fn progress(&self) -> Progress {
         match &self.body {
-            Body::Detailed { events, .. } => Outline::of(&self.flow, events).progress(&self.flow),
+            Body::Detailed { events, .. } => {
+                Outline::of(&self.flow, events.iter().map(|event| (0, event))).progress(&self.flow)
+            }
             Body::Stub(stub) => stub.outline.progress(&self.flow),
         }
     }
@@ -299,7 +372,8 @@ impl Instance {
         let Body::Detailed { events, .. } = &mut self.body else {
             return;
         };
-        let stub = Stub::of(&self.flow, std::mem::take(events));
+        let links = self.joints.iter().flat_map(|joints| joints.links()).map(|(span, ..)| span);
+        let stub = Stub::of(&self.flow, std::mem::take(events), links);
         self.body = Body::Stub(Box::new(stub));
     }
 
@@ -330,22 +404,121 @@ impl Instance {
         rules: &impl Rules,
     ) -> (Finished, Extent) {
         let Instance { flow, clocks, body, wake, .. } = self;
-        let mut stub = match body {
-            Body::Detailed { events, .. } => Stub::exact(&flow, events),
+        let stub = match body {
+            Body::Detailed { events, .. } => {
+                Stub::exact(&flow, events.into_iter().map(|event| (0, event)).collect(), Vec::new())
+            }
             Body::Stub(stub) => *stub,
         };
-        stub.settle(&flow);
-        let progress = stub.outline.progress(&flow);
-        // A trace whose root is ignored is no trace to the flow that takes what nobody else wants.
-        let ignored = flow.origin == Origin::BuiltIn
-            && progress.root.is_some_and(|root| root.flags.has(Flags::IGNORED));
-        if flow.id == rules.unmatched().id || stub.summary.events == 0 || ignored {
-            let Summary { events, ignored, foreign, .. } = stub.summary;
-            return (Finished::Unmatched { events: events + foreign, ignored }, None);
+        let ending =
+            Ending { reason, now, loss, due: wake, is_shared: false, awaits_link: false, missed_link: false };
+        stub.conclude(flow, key, &clocks, ending, rules)
+    }
+
+    /// As an instance of which flow it is seen, and how that was chosen.
+    pub fn seen_as(&self) -> SeenAs {
+        let choice = match (self.is_stub(), self.pinned) {
+            (true, _) => Choice::Folded,
+            (false, true) => Choice::Pinned,
+            (false, false) => Choice::Matched,
+        };
+        SeenAs { choice, flow: Arc::clone(&self.flow) }
+    }
+
+    /// Takes back what it says about `target`; returns how many joints that were.
+    pub fn disown(&mut self, key: &Key, target: &Key) -> u64 {
+        let Some(joints) = &mut self.joints else { return 0 };
+        let before = joints.all.len();
+        joints.all.retain(|(_, joint)| joint.target(key) != *target);
+        (before - joints.all.len()) as u64
+    }
+
+    /// Everything that it names, whether that counts for its flow or not.
+    pub fn targets(&self, key: &Key) -> Vec<Key> {
+        let joints = self.joints.iter().flat_map(|joints| &joints.all);
+        let mut targets: Vec<Key> = joints.map(|(_, joint)| joint.target(key)).collect();
+        targets.sort();
+        targets.dedup();
+        targets
+    }
+
+    /// When its events came.
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks
+    }
+
+    pub(super) fn body(&self) -> &Body {
+        &self.body
+    }
+
+    pub(super) fn joints(&self) -> Option<&Joints> {
+        self.joints.as_deref()
+    }
+
+    /// The instances that it was part of and that have been observed, and the first flow of these.
+    pub fn observed_with(&self) -> (&[Key], Option<FlowId>) {
+        match &self.joints {
+            Some(joints) => (&joints.observed, joints.observed_flow),
+            None => (&[], None),
         }
-        let extent = stub.bounds(&flow, &progress);
-        let outcome = completion::outcome(&flow, &progress, &clocks, reason, loss);
-        let closed = stub.finish(flow, key, &progress, outcome, reason, now.since(clocks.first), wake);
-        (Finished::Closed(Box::new(closed)), extent)
+    }
+
+    /// The events that it holds, if it is not folded.
+    pub fn into_events(self) -> Vec<Event> {
+        match self.body {
+            Body::Detailed { events, .. } => events,
+            Body::Stub(_) => Vec::new(),
+        }
+    }
+
+    /// Folds it as an instance of `flow`.
+    pub fn fold_as(&mut self, flow: Arc<Flow>) {
+        if !self.is_stub() {
+            self.flow = flow;
+            self.fold();
+        }
+    }
+
+    /// What it says about where its trace belongs.
+    pub fn claim(&self, key: &Key) -> Claim {
+        let matched = (self.flow.origin == Origin::Configured).then_some(self.flow.id);
+        let Some(joints) = &self.joints else {
+            return Claim { is_matched: matched.is_some(), ..Claim::default() };
+        };
+        let claim = Claim::of(key, matched, joints.all.iter().map(|(_, joint)| joint));
+        Claim { is_contested: joints.is_contested, ..claim }
+    }
+
+    /// Takes note that traces of different values are connected with it.
+    pub fn contest(&mut self) {
+        self.joints.get_or_insert_default().is_contested = true;
+    }
+
+    /// Whether it says anything about other instances.
+    pub fn has_joints(&self) -> bool {
+        self.joints.is_some()
+    }
+
+    /// Takes note of what a span of it says about where its trace belongs; returns how many joints there was no room
+    /// for.
+    pub fn join(&mut self, span: SpanId, joints: &[Joint], limit: usize) -> u64 {
+        let known = &mut self.joints.get_or_insert_default().all;
+        let mut refused = 0;
+        for joint in joints {
+            let joint = (span, joint.clone());
+            if known.len() >= limit {
+                refused += u64::from(!known.contains(&joint));
+            } else if !known.contains(&joint) {
+                known.push(joint);
+            }
+        }
+        refused
+    }
+
+    /// Takes note that an instance that it was part of has been observed.
+    pub fn settle_with(&mut self, observed: Key, flow: FlowId) {
+        let joints = self.joints.get_or_insert_default();
+        joints.observed.push(observed);
+        joints.observed_flow = Some(joints.observed_flow.map_or(flow, |known| known.min(flow)));
     }
 }

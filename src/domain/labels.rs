@@ -35,6 +35,22 @@ struct Candidate {
     root: Option<Rank>,
 }
 
+impl Candidate {
+    /// Takes in other reports of the same value.
+    fn merge(&mut self, other: Candidate) {
+        self.root = match (self.root.take(), other.root) {
+            (Some(old), Some(new)) => Some(old.min(new)),
+            (old, new) => old.or(new),
+        };
+        if other.first < self.first {
+            self.first = other.first;
+        }
+        if other.last > self.last {
+            self.last = other.last;
+        }
+    }
+}
+
 impl Candidates {
     /// Takes in what one event says.
     pub fn join(&mut self, flow: &Flow, event: &Event, view: &View) {
@@ -62,22 +78,41 @@ impl Candidates {
         let candidates = &mut self.0[index].1;
         let rank: Rank = (event.start, event.span, Arc::clone(&event.facts.service));
         let root = (!event.parent.is_some()).then(|| rank.clone());
+        let new = Candidate { value: Arc::clone(value), first: rank.clone(), last: rank, root };
         if let Some(known) = candidates.iter_mut().find(|known| known.value == *value) {
-            known.root = match (known.root.take(), root) {
-                (Some(old), Some(new)) => Some(old.min(new)),
-                (old, new) => old.or(new),
-            };
-            if rank < known.first {
-                known.first = rank;
-            } else if rank > known.last {
-                known.last = rank;
-            }
+            known.merge(new);
             return;
         }
-        candidates.push(Candidate { value: Arc::clone(value), first: rank.clone(), last: rank, root });
+        candidates.push(new);
         if candidates.len() > MAX_CANDIDATES {
             let order = by_preference(rule, candidates);
             candidates.remove(order[MAX_CANDIDATES]);
+        }
+    }
+
+    /// Takes in the candidates of other events of the same instance.
+    pub fn merge(&mut self, flow: &Flow, other: Candidates) {
+        for (name, theirs) in other.0 {
+            let Some((_, ours)) = self.0.iter_mut().find(|(known, _)| *known == name) else {
+                self.0.push((name, theirs));
+                continue;
+            };
+            let rule = match &flow.labels {
+                Labels::Declared(rules) => {
+                    rules.iter().find(|rule| rule.name == name).map_or(Pick::First, |rule| rule.pick)
+                }
+                Labels::Union => Pick::Last,
+            };
+            for candidate in theirs {
+                match ours.iter_mut().find(|known| known.value == candidate.value) {
+                    Some(known) => known.merge(candidate),
+                    None => ours.push(candidate),
+                }
+                if ours.len() > MAX_CANDIDATES {
+                    let order = by_preference(rule, ours);
+                    ours.remove(order[MAX_CANDIDATES]);
+                }
+            }
         }
     }
 

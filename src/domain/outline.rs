@@ -27,6 +27,8 @@ pub struct Node {
     pub end: EventTime,
     /// What tells it apart from the others.
     pub identity: Identity,
+    /// Which of the traces of its instance it is in; 0 where there is only one.
+    pub member: u16,
     /// Index into the outline's list of stages.
     pub stage: u16,
     /// How it takes part in its trace.
@@ -45,9 +47,30 @@ pub struct Outline {
     index: Option<HashMap<Identity, usize>>,
     has_root: bool,
     stages: Vec<Arc<str>>,
+    handovers: Vec<Handover>,
     signals: Signals,
     /// Events beyond the cap are not in `nodes`: who is missing can no longer be told.
     overflowed: bool,
+}
+
+/// A link between two traces of one instance: a span took up what another had handed over. Each end is a trace of the
+/// instance and a span in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Handover {
+    /// Who took it up.
+    pub to: (u16, SpanId),
+    /// Who handed it over.
+    pub from: (u16, SpanId),
+}
+
+impl Handover {
+    /// Stands for a trace that is not at hand.
+    pub const ELSEWHERE: u16 = u16::MAX;
+
+    /// A span of the only trace took up work of a trace that is not at hand.
+    pub fn from_elsewhere(span: SpanId) -> Self {
+        Handover { to: (0, span), from: (Self::ELSEWHERE, SpanId::NONE) }
+    }
 }
 
 /// What single events say about the flow as a whole. Joining is idempotent.
@@ -85,6 +108,8 @@ pub struct Progress {
     pub missing_parent: MissingParent,
     /// A PRODUCER span has no consumer yet.
     pub unanswered: bool,
+    /// A span is linked to a trace of which nothing has come.
+    pub awaits_link: bool,
     /// `error_if` holds, or what stands in for it.
     pub error: bool,
 }
@@ -108,19 +133,47 @@ impl Outline {
     /// From this many events on, an index finds repeated ones.
     const INDEX_FROM: usize = 32;
 
-    /// The shape of `events` as `flow` sees them.
-    pub fn of(flow: &Flow, events: &[Event]) -> Self {
+    /// The shape of `events` as `flow` sees them, each with the trace it is in.
+    pub fn of<'e>(flow: &Flow, events: impl ExactSizeIterator<Item = (u16, &'e Event)>) -> Self {
         let mut outline = Outline { nodes: Vec::with_capacity(events.len()), ..Outline::default() };
-        for event in events {
-            outline.push(flow, event);
+        for (member, event) in events {
+            outline.push(flow, member, event);
         }
         outline
     }
 
+    /// The same with links between the traces.
+    #[must_use]
+    pub fn with_handovers(mut self, mut handovers: Vec<Handover>) -> Self {
+        handovers.sort_unstable();
+        handovers.dedup();
+        self.handovers = handovers;
+        self
+    }
+
     /// Adds an event that is not in the outline yet.
-    pub fn push(&mut self, flow: &Flow, event: &Event) {
-        let node = self.node(flow, event);
+    pub fn push(&mut self, flow: &Flow, member: u16, event: &Event) {
+        let mut node = self.node(flow, event);
+        node.member = member;
         self.add(node);
+    }
+
+    /// Notes one more link.
+    pub fn add_handover(&mut self, handover: Handover) {
+        if !self.handovers.contains(&handover) {
+            self.handovers.push(handover);
+        }
+    }
+
+    /// Takes in the outline of a whole trace, as one more trace of the instance.
+    pub fn absorb(&mut self, member: u16, other: &Outline) {
+        let stages: Vec<u16> = other.stages.iter().map(|stage| self.stage_index(stage)).collect();
+        for node in &other.nodes {
+            let stage = stages.get(usize::from(node.stage)).copied().unwrap_or_default();
+            self.add(Node { member, stage, ..*node });
+        }
+        self.signals.merge(other.signals);
+        self.overflowed |= other.overflowed;
     }
 
     /// Takes in what an event beyond the cap says, without keeping a place for it, unless it is the first root.
@@ -188,6 +241,7 @@ impl Outline {
             start: event.start,
             end: event.end,
             identity: event.identity(),
+            member: 0,
             stage,
             kind: event.kind,
             flags: event.flags,
@@ -210,7 +264,7 @@ impl Outline {
 
     /// How far the instance has come.
     pub fn progress(&self, flow: &Flow) -> Progress {
-        let family = Family::of(&self.nodes);
+        let family = self.family();
         let root = family.root(&self.nodes).map(|index| self.nodes[index]);
         let mut entered = vec![false; self.stages.len()];
         let mut entered_in_error = vec![false; self.stages.len()];
@@ -252,6 +306,7 @@ impl Outline {
             spans: self.signals.spans,
             missing_parent: if self.overflowed { MissingParent::None } else { family.missing },
             unanswered: !self.overflowed && family.unanswered(&self.nodes),
+            awaits_link: false,
             error: self.error(root, ends_in_error, flow),
         }
     }
@@ -269,16 +324,15 @@ impl Outline {
 
     /// The critical path of a latency, by stage. The events must be in an order that depends on their content only.
     pub fn critical_path(&self, flow: &Flow, from: EventTime, to: EventTime) -> (Vec<PathShare>, u64) {
-        let family = Family::of(&self.nodes);
+        let family = self.family();
         let places: Vec<usize> = (0..self.nodes.len()).filter(|&place| self.nodes[place].counts).collect();
         let place_of = |node: usize| places.binary_search(&node).ok();
         let timed: Vec<Timed> = places
             .iter()
             .map(|&place| {
                 let node = &self.nodes[place];
-                let parent = family.parents[place].filter(|&parent| self.nodes[parent].counts);
-                let clipped = parent.filter(|_| node.kind == Kind::Consumer);
-                let start = clipped.map_or(node.start, |parent| self.nodes[parent].clips(node.start));
+                let parent = family.cause(&self.nodes, place).filter(|&parent| self.nodes[parent].counts);
+                let start = self.work_start(&family, place);
                 Timed { start: start.min(node.end), end: node.end, parent: parent.and_then(place_of) }
             })
             .collect();
@@ -306,12 +360,11 @@ impl Outline {
         };
         // Most traces have no queue, and need not be looked at for one.
         let has_queues = self.nodes.iter().any(|node| node.kind == Kind::Producer);
-        let parents = if has_queues { Family::of(&self.nodes).parents } else { Vec::new() };
-        for (node, parent) in self.nodes.iter().zip(&parents) {
-            if let Some(parent) = parent.map(|parent| &self.nodes[parent]) {
-                let is_queue = parent.kind == Kind::Producer && node.kind == Kind::Consumer;
-                if is_queue && parent.counts && node.counts {
-                    note(parent, node, node.start.nanoseconds_since(parent.end));
+        if has_queues || !self.handovers.is_empty() {
+            for (from, to) in self.family().queues(&self.nodes) {
+                let (from, to) = (&self.nodes[from], &self.nodes[to]);
+                if from.counts && to.counts {
+                    note(from, to, to.start.nanoseconds_since(from.end));
                 }
             }
         }
@@ -329,20 +382,67 @@ impl Outline {
         transitions
     }
 
-    /// From when on a CONSUMER had work to do: its producer's start, or its own when its parent is no PRODUCER.
-    /// `None` while its parent has not come.
-    pub fn consumer_start(&self, consumer: &Event) -> Option<EventTime> {
-        let parents = self.nodes.iter().filter(|node| node.span == consumer.parent);
+    fn family(&self) -> Family {
+        Family::of(&self.nodes, &self.handovers)
+    }
+
+    /// From when on the event at `place` had work to do.
+    fn work_start(&self, family: &Family, place: usize) -> EventTime {
+        let node = &self.nodes[place];
+        let handed_over = family.takers.iter().filter(|(to, _)| *to == place);
+        let first = handed_over.map(|(_, from)| self.nodes[*from].start).min();
+        let producer = family.parents[place].filter(|_| node.kind == Kind::Consumer);
+        match (first, producer) {
+            (Some(first), _) => node.start.max(first),
+            (None, Some(producer)) => self.nodes[producer].clips(node.start),
+            (None, None) => node.start,
+        }
+    }
+
+    /// Whether the start of an event has to be looked up: a CONSUMER may have polled long before there was work.
+    pub fn may_have_waited(&self, member: u16, event: &Event) -> bool {
+        let is_consumer = event.kind == Kind::Consumer && event.parent.is_some();
+        is_consumer || self.took_up(member, event)
+    }
+
+    /// Whether an event took up work over a link, from a trace that is at hand or not.
+    pub fn took_up(&self, member: u16, event: &Event) -> bool {
+        self.handovers_to(member, event.span).next().is_some()
+    }
+
+    fn handovers_to(&self, member: u16, span: SpanId) -> impl Iterator<Item = &Handover> {
+        let to = (member, span);
+        self.handovers.iter().filter(move |handover| handover.to == to)
+    }
+
+    /// From when on a CONSUMER, or whoever took up work of another trace, had work to do: the start of whoever made
+    /// it, or its own when its parent is no PRODUCER. `None` while neither has come.
+    pub fn consumer_start(&self, member: u16, consumer: &Event) -> Option<EventTime> {
+        if !self.took_up(member, consumer) {
+            return self.start_by_parent(member, consumer);
+        }
+        let handed_over = self.handovers_to(member, consumer.span).map(|handover| handover.from);
+        let starts = handed_over.flat_map(|from| {
+            let is_origin = move |node: &&Node| (node.member, node.span) == from;
+            self.nodes.iter().filter(is_origin).map(|node| node.start)
+        });
+        starts.min().map(|first| consumer.start.max(first))
+    }
+
+    /// The same, by the parent alone.
+    pub fn start_by_parent(&self, member: u16, consumer: &Event) -> Option<EventTime> {
+        let is_parent = |node: &&Node| (node.member, node.span) == (member, consumer.parent);
+        let parents = self.nodes.iter().filter(is_parent).filter(|_| consumer.kind == Kind::Consumer);
         parents.map(|parent| parent.clips(consumer.start)).max()
     }
 
-    /// The same for all consumers at once: by the parent's span id, the start of a producer.
-    pub fn parents_of_consumers(&self) -> HashMap<SpanId, Option<EventTime>> {
+    /// The same for all consumers at once: by the parent's place, the start of a producer.
+    pub fn parents_of_consumers(&self) -> HashMap<(u16, SpanId), Option<EventTime>> {
         let mut parents = HashMap::new();
         if self.nodes.iter().any(|node| node.kind == Kind::Consumer) {
             for node in self.nodes.iter().filter(|node| node.span.is_some()) {
                 let producer = (node.kind == Kind::Producer).then_some(node.start);
-                let known = parents.entry(node.span).or_insert(producer);
+                let known = parents.entry((node.member, node.span)).or_insert(producer);
                 *known = (*known).max(producer);
             }
         }
@@ -363,6 +463,20 @@ impl Node {
 }
 
 impl Signals {
+    fn merge(&mut self, other: Signals) {
+        *self = Signals {
+            start: self.start | other.start,
+            ends: self.ends | other.ends,
+            ends_in_error: self.ends_in_error | other.ends_in_error,
+            finals: self.finals | other.finals,
+            push_error: self.push_error | other.push_error,
+            error_if: self.error_if | other.error_if,
+            has_error_if: self.has_error_if | other.has_error_if,
+            pushes: self.pushes | other.pushes,
+            spans: self.spans | other.spans,
+        };
+    }
+
     fn join(&mut self, flow: &Flow, event: &Event, view: &View) {
         let in_error = event.flags.has(Flags::ERROR);
         let in_stage = |boundary: &Boundary| boundary.stage.as_ref().is_none_or(|stage| *stage == view.stage);
@@ -391,23 +505,28 @@ fn stage_alone(boundary: &Boundary) -> Option<&Arc<str>> {
 struct Family {
     /// For each node: where its parent is, if it names one and it has come.
     parents: Vec<Option<usize>>,
+    /// Who took up whose work over a link, as (to, from), where both have come.
+    takers: Vec<(usize, usize)>,
     missing: MissingParent,
 }
 
 impl Family {
-    fn of(nodes: &[Node]) -> Self {
+    fn of(nodes: &[Node], handovers: &[Handover]) -> Self {
         // Zipkin-style shared ids: the side that serves is the parent of what happens inside.
         let rank = |&index: &usize| {
             let node = &nodes[index];
-            (node.span, node.kind != Kind::Server, node.kind, node.identity)
+            (node.member, node.span, node.kind != Kind::Server, node.kind, node.identity)
         };
         let mut by_span: Vec<usize> = (0..nodes.len()).filter(|&index| nodes[index].span.is_some()).collect();
         by_span.sort_unstable_by_key(rank);
-        let find = |parent: SpanId| {
-            let first = by_span.partition_point(|&index| nodes[index].span < parent);
-            by_span.get(first).copied().filter(|&index| nodes[index].span == parent)
+        let place = |index: usize| (nodes[index].member, nodes[index].span);
+        let find = |wanted: (u16, SpanId)| {
+            let first = by_span.partition_point(|&index| place(index) < wanted);
+            by_span.get(first).copied().filter(|&index| place(index) == wanted)
         };
-        let parents: Vec<_> = nodes.iter().map(|node| find(node.parent)).collect();
+        let parents: Vec<_> = nodes.iter().map(|node| find((node.member, node.parent))).collect();
+        let taker = |handover: &Handover| find(handover.to).zip(find(handover.from));
+        let takers = handovers.iter().filter_map(taker).collect();
         let missing = nodes
             .iter()
             .zip(&parents)
@@ -417,13 +536,32 @@ impl Family {
                 if local { MissingParent::Local } else { MissingParent::Remote }
             })
             .max();
-        Family { parents, missing: missing.unwrap_or(MissingParent::None) }
+        Family { parents, takers, missing: missing.unwrap_or(MissingParent::None) }
+    }
+
+    /// Without which event the one at `index` would not have begun: of those whose work it took up the one that
+    /// ended last, or else its parent.
+    fn cause(&self, nodes: &[Node], index: usize) -> Option<usize> {
+        let origins = self.takers.iter().filter(|(to, _)| *to == index).map(|(_, from)| *from);
+        origins.max_by_key(|&from| (nodes[from].end, nodes[from].span)).or(self.parents[index])
+    }
+
+    /// The queues, as (from, to): PRODUCER to CONSUMER, and every link.
+    fn queues(&self, nodes: &[Node]) -> Vec<(usize, usize)> {
+        let consumers = nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Consumer);
+        let by_parent = consumers.filter_map(|(index, _)| Some((self.parents[index]?, index)));
+        let by_parent = by_parent.filter(|(parent, _)| nodes[*parent].kind == Kind::Producer);
+        by_parent.chain(self.takers.iter().map(|(to, from)| (*from, *to))).collect()
     }
 
     fn root(&self, nodes: &[Node]) -> Option<usize> {
         let spans = || nodes.iter().enumerate().filter(|(_, node)| node.kind != Kind::Push);
         let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.identity);
-        let true_root = spans().filter(|(_, node)| node.is_root()).min_by_key(rank);
+        // Where traces are linked, the ones that took work up are not where it began.
+        let took = |index: &usize| self.takers.iter().any(|(to, _)| to == index);
+        let roots = || spans().filter(|(_, node)| node.is_root());
+        let beginning = roots().filter(|(index, _)| !took(index)).min_by_key(rank);
+        let true_root = beginning.or_else(|| roots().min_by_key(rank));
         let orphan = || spans().filter(|&(index, _)| self.parents[index].is_none()).min_by_key(rank);
         true_root.or_else(orphan).map(|(index, _)| index)
     }
@@ -439,6 +577,9 @@ impl Family {
     /// Whether a PRODUCER has no child that took its work: a CONSUMER, or anything in another stage.
     fn unanswered(&self, nodes: &[Node]) -> bool {
         let mut answered = vec![false; nodes.len()];
+        for (_, from) in &self.takers {
+            answered[*from] = true;
+        }
         for (node, parent) in nodes.iter().zip(&self.parents) {
             if let Some(parent) = *parent {
                 let other_stage = node.counts && nodes[parent].counts && node.stage != nodes[parent].stage;
@@ -446,7 +587,8 @@ impl Family {
             }
         }
         nodes.iter().zip(&answered).any(|(node, answered)| {
-            node.kind == Kind::Producer && !node.flags.has(Flags::IGNORED) && !answered
+            let holds = !node.flags.has(Flags::IGNORED) && !node.flags.has(Flags::FORWARDS);
+            node.kind == Kind::Producer && holds && !answered
         })
     }
 }

@@ -21,17 +21,20 @@ pub enum Outcome {
     Orphan,
     /// It was closed for want of room or at shutdown.
     Evicted,
+    /// It took up the work of several others, and was observed as the tail of each of them.
+    Shared,
 }
 
 impl Outcome {
     /// All of them, in the order in which they are documented.
-    pub const ALL: [Outcome; 6] = [
+    pub const ALL: [Outcome; 7] = [
         Outcome::Ok,
         Outcome::Error,
         Outcome::Incomplete,
         Outcome::Truncated,
         Outcome::Orphan,
         Outcome::Evicted,
+        Outcome::Shared,
     ];
 
     /// The value of the label `outcome`.
@@ -43,6 +46,7 @@ impl Outcome {
             Outcome::Truncated => "truncated",
             Outcome::Orphan => "orphan",
             Outcome::Evicted => "evicted",
+            Outcome::Shared => "shared",
         }
     }
 }
@@ -129,10 +133,11 @@ pub struct Closed {
 pub struct StageTime {
     /// Its name.
     pub name: Arc<str>,
-    /// Nanoseconds in which something was active in it; `None` for a stage of pushes only.
+    /// Nanoseconds in which something was active in it; `None` for a stage of pushes only, and for one that another
+    /// instance observes.
     pub inside: Option<u64>,
-    /// Nanoseconds from the flow's start until it was reached.
-    pub offset: u64,
+    /// Nanoseconds from the flow's start until it was reached; `None` where other instances observe that.
+    pub offset: Option<u64>,
 }
 
 /// A stage's share of a latency.
@@ -205,6 +210,10 @@ pub struct Notes {
     pub orphan_root: bool,
     /// A PRODUCER's consumer never came.
     pub unanswered: bool,
+    /// It is linked to a trace that never came.
+    pub unseen_link: bool,
+    /// It is linked to a trace whose instance was over already.
+    pub missed_link: bool,
     /// Its events disagreed about a label.
     pub label_conflict: bool,
 }
@@ -218,6 +227,15 @@ pub enum Finished {
     Unmatched {
         /// Spans of no flow.
         events: u64,
+        /// Spans that an `ignore` condition dropped.
+        ignored: u64,
+    },
+    /// A trace whose spans were parts of other instances, which have been observed.
+    Divided {
+        /// Spans of these instances.
+        events: u64,
+        /// Spans that belong to none of them.
+        unmatched: u64,
         /// Spans that an `ignore` condition dropped.
         ignored: u64,
     },

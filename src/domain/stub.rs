@@ -7,72 +7,124 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Event, Kind};
-use super::flow::{Flow, Measure, OnIncomplete};
-use super::ids::Key;
-use super::instance::Recorded;
-use super::outline::{Outline, Progress};
-use super::result::{Closed, Latency, Notes, Outcome, PathShare, Reason, StageTime};
-use super::summary::{Extent, StageSummary, Summary, unknown};
+use super::completion::{self, Clocks};
+use super::event::{Event, Flags, Kind};
+use super::flow::{Flow, Keys, Measure, OnIncomplete, Origin};
+use super::ids::{Key, SpanId};
+use super::instance::{Recorded, Rules};
+use super::outline::{Handover, Outline, Progress};
+use super::result::{Closed, Finished, Latency, Notes, Outcome, PathShare, Reason, StageTime};
+use super::summary::{Counts, Extent, StageSummary, Summary, unknown};
 use super::time::{Arrival, EventTime, nanoseconds};
 
 /// An instance folded to what its closing needs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Stub {
     pub(super) outline: Outline,
     pub(super) summary: Summary,
-    /// CONSUMER spans whose producer has not come: their start is not known yet.
-    pub(super) waiting: Vec<Event>,
+    /// CONSUMER spans whose producer has not come, each with its trace: their start is not known yet.
+    pub(super) waiting: Vec<(u16, Event)>,
     /// Whether every event is in the outline, in an order that depends on content only.
     exact: bool,
     pub(super) coarsened: u64,
+    /// The stages to be observed and the events to be counted, where others observe and count the rest.
+    own: Option<Box<(Vec<StageSummary>, Counts)>>,
+}
+
+/// How and when an instance ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending {
+    pub(super) reason: Reason,
+    pub(super) now: Arrival,
+    /// The last time at which events may have been lost.
+    pub(super) loss: Arrival,
+    /// When it should have been closed.
+    pub(super) due: Arrival,
+    /// Others have observed it already, as the tail of their own.
+    pub(super) is_shared: bool,
+    /// A trace that it is linked to never came, or was over already.
+    pub(super) awaits_link: bool,
+    pub(super) missed_link: bool,
 }
 
 impl Stub {
-    /// Everything about `events`, with every interval kept apart.
-    pub(super) fn exact(flow: &Flow, mut events: Vec<Event>) -> Self {
+    /// Everything about the events of one or more traces, with every interval kept apart.
+    pub(super) fn exact(flow: &Flow, mut events: Vec<(u16, Event)>, handovers: Vec<Handover>) -> Self {
         // In the order of event time, so that intervals are appended, not inserted; and by content in all else, so
         // that nothing depends on arrival.
-        events.sort_unstable_by(|a, b| a.start.cmp(&b.start).then_with(|| a.cmp(b)));
-        let outline = Outline::of(flow, &events);
+        events.sort_unstable_by(|(of_a, a), (of_b, b)| {
+            a.start.cmp(&b.start).then_with(|| a.cmp(b)).then_with(|| of_a.cmp(of_b))
+        });
+        let outline = Outline::of(flow, events.iter().map(|(member, event)| (*member, event)));
+        let outline = outline.with_handovers(handovers);
         let parents = outline.parents_of_consumers();
-        let mut stub =
-            Stub { outline, summary: Summary::default(), waiting: Vec::new(), exact: true, coarsened: 0 };
-        for event in events {
-            if !is_consumer(&event) {
+        let mut stub = Stub {
+            outline,
+            summary: Summary::default(),
+            waiting: Vec::new(),
+            exact: true,
+            coarsened: 0,
+            own: None,
+        };
+        for (member, event) in events {
+            if !stub.outline.may_have_waited(member, &event) {
                 stub.summary.join(flow, &event, event.start);
-            } else if let Some(producer) = parents.get(&event.parent) {
-                stub.summary.join(flow, &event, producer.map_or(event.start, |start| start.max(event.start)));
-            } else {
-                stub.waiting.push(event);
+                continue;
+            }
+            let start = match parents.get(&(member, event.parent)) {
+                Some(producer) if !stub.outline.took_up(member, &event) => {
+                    Some(producer.map_or(event.start, |start| start.max(event.start)))
+                }
+                _ => stub.outline.consumer_start(member, &event),
+            };
+            match start {
+                Some(start) => stub.summary.join(flow, &event, start),
+                None => stub.waiting.push((member, event)),
             }
         }
         stub
     }
 
-    /// The same, in bounded room.
-    pub(super) fn of(flow: &Flow, events: Vec<Event>) -> Self {
-        let mut stub = Stub::exact(flow, events);
+    /// The same of one trace, in bounded room. `links` are its spans that took up work of other traces.
+    pub(super) fn of(flow: &Flow, events: Vec<Event>, links: impl Iterator<Item = SpanId>) -> Self {
+        let events = events.into_iter().map(|event| (0, event)).collect();
+        let mut stub = Stub::exact(flow, events, links.map(Handover::from_elsewhere).collect());
         stub.exact = false;
         stub.coarsened += stub.summary.coarsen();
         stub
     }
 
-    pub(super) fn take(&mut self, flow: &Flow, event: Event) {
-        self.outline.push(flow, &event);
+    pub(super) fn take(&mut self, flow: &Flow, event: Event, is_linked: bool) {
+        self.outline.push(flow, 0, &event);
+        if is_linked {
+            self.outline.add_handover(Handover::from_elsewhere(event.span));
+        }
         let span = event.span;
-        if !is_consumer(&event) {
+        if !self.outline.may_have_waited(0, &event) {
             self.summary.join(flow, &event, event.start);
-        } else if let Some(start) = self.outline.consumer_start(&event) {
+        } else if let Some(start) = self.outline.consumer_start(0, &event) {
             self.summary.join(flow, &event, start);
         } else {
-            self.waiting.push(event);
+            self.waiting.push((0, event));
         }
-        for consumer in self.waiting.extract_if(.., |consumer| consumer.parent == span) {
-            let start = self.outline.consumer_start(&consumer).unwrap_or(consumer.start);
+        let outline = &self.outline;
+        let has_come = |(member, consumer): &mut (u16, Event)| {
+            consumer.parent == span && !outline.took_up(*member, consumer)
+        };
+        for (member, consumer) in self.waiting.extract_if(.., has_come) {
+            let start = outline.consumer_start(member, &consumer).unwrap_or(consumer.start);
             self.summary.join(flow, &consumer, start);
         }
         self.coarsened += self.summary.coarsen();
+    }
+
+    /// Takes in the stub of one more trace of the instance, as `member` of it.
+    pub(super) fn absorb(&mut self, flow: &Flow, member: u16, other: Stub) {
+        self.outline.absorb(member, &other.outline);
+        self.summary.merge(flow, other.summary);
+        self.waiting.extend(other.waiting.into_iter().map(|(_, event)| (member, event)));
+        self.exact = false;
+        self.coarsened += other.coarsened + self.summary.coarsen();
     }
 
     pub(super) fn meet(&mut self, flow: &Flow, event: &Event) -> Option<Recorded> {
@@ -88,21 +140,64 @@ impl Stub {
         };
         if longer {
             self.outline.replace(place, flow, event);
-            if let Some(awaited) = self.waiting.iter_mut().find(|consumer| consumer.same_identity(event)) {
+            if let Some((_, awaited)) = self.waiting.iter_mut().find(|(_, known)| known.same_identity(event))
+            {
                 *awaited = event.clone();
             } else if let Some(view) = event.facts.view(flow.id).filter(|_| node.counts) {
-                let start = if is_consumer(event) { self.outline.consumer_start(event) } else { None };
+                let may_have_waited = self.outline.may_have_waited(0, event);
+                let start = may_have_waited.then(|| self.outline.consumer_start(0, event)).flatten();
                 self.summary.join_again(flow, event, view, start.unwrap_or(event.start));
             }
         }
         Some(if same { Recorded::Duplicate } else { Recorded::Conflict })
     }
 
-    /// Joins the consumers whose producer never came.
+    /// Joins the consumers that waited: those whose producer never came with their own start.
     pub(super) fn settle(&mut self, flow: &Flow) {
-        for event in std::mem::take(&mut self.waiting) {
-            self.summary.join(flow, &event, event.start);
+        for (member, event) in std::mem::take(&mut self.waiting) {
+            let start = self.outline.consumer_start(member, &event);
+            let start = start.or_else(|| self.outline.start_by_parent(member, &event));
+            self.summary.join(flow, &event, start.unwrap_or(event.start));
         }
+    }
+
+    /// Leaves the observing of other stages, and the counting of other events, to others.
+    pub(super) fn observe_only(&mut self, stages: Vec<StageSummary>, counts: Counts) {
+        self.own = Some(Box::new((stages, counts)));
+    }
+
+    /// Its result, and what its latency covered in event time.
+    pub(super) fn conclude(
+        mut self,
+        flow: Arc<Flow>,
+        key: Key,
+        clocks: &Clocks,
+        ending: Ending,
+        rules: &impl Rules,
+    ) -> (Finished, Extent) {
+        self.settle(&flow);
+        let progress = self.outline.progress(&flow);
+        // A trace whose root is ignored is no trace to the flow that takes what nobody else wants.
+        let ignored = flow.origin == Origin::BuiltIn
+            && progress.root.is_some_and(|root| root.flags.has(Flags::IGNORED));
+        let lacks_value = flow.keys == Keys::Value && !matches!(key, Key::Named { .. });
+        if flow.id == rules.unmatched().id || self.summary.extent.is_none() || ignored || lacks_value {
+            let Counts { events, ignored, foreign, .. } = self.counts();
+            return (Finished::Unmatched { events: events + foreign, ignored }, None);
+        }
+        let extent = self.bounds(&flow, &progress);
+        let outcome = if ending.is_shared {
+            Outcome::Shared
+        } else {
+            completion::outcome(&flow, &progress, clocks, ending.reason, ending.loss)
+        };
+        let age = ending.now.since(clocks.first);
+        (Finished::Closed(Box::new(self.finish(flow, key, &progress, outcome, ending, age))), extent)
+    }
+
+    /// The events that are counted with it.
+    fn counts(&self) -> Counts {
+        self.own.as_ref().map_or(self.summary.counts, |own| own.1)
     }
 
     /// Where the latency starts and ends in event time; `None` while one of the two is unknown.
@@ -117,17 +212,16 @@ impl Stub {
         start.zip(end)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that a result consists of")]
-    pub(super) fn finish(
+    fn finish(
         self,
         flow: Arc<Flow>,
         key: Key,
         progress: &Progress,
         outcome: Outcome,
-        reason: Reason,
+        ending: Ending,
         age: Duration,
-        due: Arrival,
     ) -> Closed {
+        let Ending { reason, due, .. } = ending;
         let bounds = self.bounds(&flow, progress);
         let ended = matches!(outcome, Outcome::Ok | Outcome::Error);
         let reversed = ended && bounds.is_some_and(|(start, end)| end < start);
@@ -142,7 +236,10 @@ impl Stub {
             _ => Latency::Unobserved,
         };
         let observed_from = bounds.filter(|_| ended && !reversed).map(|(start, _)| start);
-        let stages = observed_from.map_or_else(Vec::new, |start| self.stage_times(start));
+        let stages = match outcome {
+            Outcome::Shared => self.stage_times(None),
+            _ => observed_from.map_or_else(Vec::new, |start| self.stage_times(Some(start))),
+        };
         let (path, cycles) = self.path(&flow, latency, bounds);
         let transitions = if observed_from.is_some() { self.outline.transitions() } else { Vec::new() };
         let missing = |(bit, _): &(usize, &Arc<str>)| progress.expected & (1 << bit) == 0;
@@ -150,20 +247,23 @@ impl Stub {
             Outcome::Ok | Outcome::Error | Outcome::Incomplete => {
                 flow.expect.iter().enumerate().filter(missing).map(|(_, stage)| Arc::clone(stage)).collect()
             }
-            Outcome::Truncated | Outcome::Orphan | Outcome::Evicted => Vec::new(),
+            Outcome::Truncated | Outcome::Orphan | Outcome::Evicted | Outcome::Shared => Vec::new(),
         };
+        let counts = self.counts();
         let (labels, label_conflict) = self.summary.labels.choose(&flow);
         let notes = Notes {
-            events: self.summary.events,
-            ignored: self.summary.ignored,
-            foreign: self.summary.foreign,
-            skewed: self.summary.skewed,
+            events: counts.events,
+            ignored: counts.ignored,
+            foreign: counts.foreign,
+            skewed: counts.skewed,
             coarsened: self.coarsened,
             cycles,
             coarse_path: observed_from.is_some() && !self.exact,
             reversed,
             orphan_root: progress.spans && !progress.has_root(),
             unanswered: progress.unanswered,
+            unseen_link: ending.awaits_link,
+            missed_link: ending.missed_link,
             label_conflict,
         };
         Closed {
@@ -198,19 +298,21 @@ impl Stub {
         }
     }
 
-    fn stage_times(&self, start: EventTime) -> Vec<StageTime> {
+    /// What each stage measured; `start` is where the flow starts, if that is to be observed.
+    fn stage_times(&self, start: Option<EventTime>) -> Vec<StageTime> {
+        let observed = |stage: &StageSummary| match &self.own {
+            None => Some(stage.clone()),
+            Some(own) => own.0.iter().find(|own| own.name == stage.name).cloned(),
+        };
         let time = |stage: &StageSummary| StageTime {
             name: Arc::clone(&stage.name),
-            inside: stage.spans.then(|| stage.intervals.nanoseconds()),
-            offset: stage.intervals.earliest().map_or(0, |reached| reached.nanoseconds_since(start)),
+            inside: observed(stage).filter(|own| own.spans).map(|own| own.intervals.nanoseconds()),
+            offset: start.map(|start| {
+                stage.intervals.earliest().map_or(0, |reached| reached.nanoseconds_since(start))
+            }),
         };
         let mut stages: Vec<StageTime> = self.summary.stages.iter().map(time).collect();
         stages.sort_by(|a, b| a.name.cmp(&b.name));
         stages
     }
-}
-
-/// Whether the event's start has to be looked up: it may have polled long before there was work.
-fn is_consumer(event: &Event) -> bool {
-    event.kind == Kind::Consumer && event.parent.is_some()
 }

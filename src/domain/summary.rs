@@ -31,14 +31,51 @@ pub struct Summary {
     pub stages: Vec<StageSummary>,
     /// Candidates for the labels.
     pub labels: Candidates,
+    /// How many events of which sort.
+    pub counts: Counts,
+}
+
+/// How many events of which sort an instance has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
     /// Events of the flow.
     pub events: u64,
     /// Events that no flow wanted: ignored ones.
     pub ignored: u64,
     /// Pushes that named another flow than the one that took the instance.
     pub foreign: u64,
-    /// Spans whose end was before their start.
+    /// Spans of the flow whose end was before their start.
     pub skewed: u64,
+}
+
+impl Counts {
+    /// Counts one event as `flow` sees it. Copies are counted where their home is.
+    pub fn add(&mut self, flow: &Flow, event: &Event) {
+        if event.flags.has(Flags::COPY) {
+            return;
+        }
+        if event.flags.has(Flags::IGNORED) {
+            self.ignored += 1;
+        } else if event.facts.view(flow.id).is_none() {
+            self.foreign += 1;
+        } else {
+            self.events += 1;
+            self.skewed += u64::from(event.flags.has(Flags::SKEWED));
+        }
+    }
+
+    /// Adds what other events of the same instance count.
+    pub fn merge(&mut self, other: Counts) {
+        self.events += other.events;
+        self.ignored += other.ignored;
+        self.foreign += other.foreign;
+        self.skewed += other.skewed;
+    }
+
+    /// All events.
+    pub fn total(&self) -> u64 {
+        self.events + self.ignored + self.foreign
+    }
 }
 
 /// What one stage measured.
@@ -58,17 +95,10 @@ impl Summary {
 
     /// Takes in one event; `start` is its start, or the start of its producer where that is later.
     pub fn join(&mut self, flow: &Flow, event: &Event, start: EventTime) {
-        if event.flags.has(Flags::IGNORED) {
-            self.ignored += 1;
-            return;
+        self.counts.add(flow, event);
+        if let Some(view) = event.facts.view(flow.id).filter(|_| !event.flags.has(Flags::IGNORED)) {
+            self.join_again(flow, event, view, start);
         }
-        let Some(view) = event.facts.view(flow.id) else {
-            self.foreign += 1;
-            return;
-        };
-        self.events += 1;
-        self.skewed += u64::from(event.flags.has(Flags::SKEWED));
-        self.join_again(flow, event, view, start);
     }
 
     /// Takes in an event that has been counted before: only the idempotent part.
@@ -92,6 +122,25 @@ impl Summary {
         stage.intervals.add(start, event.end);
         stage.spans |= event.kind != Kind::Push;
         self.labels.join(flow, event, view);
+    }
+
+    /// Takes in the summary of other events of the same instance.
+    pub fn merge(&mut self, flow: &Flow, other: Summary) {
+        self.extent = match (self.extent, other.extent) {
+            (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+            (one, other) => one.or(other),
+        };
+        self.start = [self.start, other.start].into_iter().flatten().min();
+        self.end = self.end.max(other.end);
+        for theirs in &other.stages {
+            let stage = self.stage(&theirs.name);
+            stage.spans |= theirs.spans;
+            for &(start, end) in theirs.intervals.as_slice() {
+                stage.intervals.add(start, end);
+            }
+        }
+        self.labels.merge(flow, other.labels);
+        self.counts.merge(other.counts);
     }
 
     fn stage(&mut self, name: &Arc<str>) -> &mut StageSummary {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use dashmap::DashMap;
 
-use super::condition::{Condition, Path, PathTable, Slot, Slots, ValueExpression, text_of};
+use super::condition::{Condition, Path, PathTable, Slot, Slots, Value, ValueExpression, text_of};
 use crate::domain::event::{Facts, View};
 use crate::domain::ids::FlowId;
 
@@ -19,6 +19,11 @@ pub struct SpanRules {
     ignore: Vec<Condition>,
     built_in: Option<BuiltIn>,
     service: Slot,
+    /// Business keys. They are read of each span, since their values are many.
+    keys: Vec<KeyRule>,
+    /// How many of the paths the interned outcome depends on; what comes behind is read for keys and links only.
+    interned: usize,
+    operations: Vec<Slot>,
     /// Label and stage values are cut to this many bytes.
     value_bytes: usize,
     cache: DashMap<Box<[u8]>, Interned, foldhash::quality::RandomState>,
@@ -38,6 +43,8 @@ const CACHED_BYTES: usize = 1024;
 pub struct FlowRule {
     /// The flow.
     pub id: FlowId,
+    /// Whether it sees every trace beside the flow that takes the trace.
+    pub also: bool,
     /// Which spans it matches.
     pub matches: Option<Condition>,
     /// The stage of a span; default: its service.
@@ -50,6 +57,19 @@ pub struct FlowRule {
     pub error_if: Option<Condition>,
     /// Where the candidates of its labels come from.
     pub labels: Vec<ValueExpression>,
+}
+
+/// One business key of a flow.
+#[derive(Debug, Clone)]
+pub struct KeyRule {
+    /// The flow.
+    pub flow: FlowId,
+    /// Its place among the flow's keys.
+    pub rank: u8,
+    /// Where its value stands.
+    pub value: ValueExpression,
+    /// Whether the flow is one that is `also` there.
+    pub also: bool,
 }
 
 /// What the built-in flow reads.
@@ -84,10 +104,48 @@ impl SpanRules {
             ignore,
             built_in,
             service,
+            keys: Vec::new(),
+            interned: 0,
+            operations: Vec::new(),
             value_bytes: 256,
             cache: DashMap::default(),
             truncated: AtomicU64::new(0),
         }
+    }
+
+    /// Adds the business keys, which `read` reads into the table.
+    pub fn with_keys<E>(
+        mut self,
+        read: impl FnOnce(&mut PathTable) -> Result<Vec<KeyRule>, E>,
+    ) -> Result<Self, E> {
+        self.interned = self.table.paths().len();
+        self.keys = read(&mut self.table)?;
+        // Current and former name (OpenTelemetry semantic conventions 1.26 renamed it).
+        self.operations = ["messaging.operation.type", "messaging.operation"]
+            .map(|key| self.table.slot(Path::SpanAttribute(key.into())))
+            .into();
+        Ok(self)
+    }
+
+    /// How many of the paths, the first ones, the outcome depends on.
+    pub fn interned(&self) -> usize {
+        self.interned
+    }
+
+    /// The business keys.
+    pub fn keys(&self) -> &[KeyRule] {
+        &self.keys
+    }
+
+    /// The flows that are `also` there.
+    pub fn also(&self) -> impl Iterator<Item = FlowId> {
+        self.flows.iter().filter(|rule| rule.also).map(|rule| rule.id)
+    }
+
+    /// Whether a span with these values takes work off a queue, by the semantic conventions of messaging.
+    pub fn takes_message<'v>(&self, value: impl Fn(usize) -> Option<Value<'v>>) -> bool {
+        let mut operations = self.operations.iter().filter_map(|slot| value(slot.index()));
+        operations.any(|operation| matches!(&*text_of(operation), "receive" | "process"))
     }
 
     /// Sets the length in bytes to which label and stage values are cut.
@@ -134,7 +192,9 @@ impl SpanRules {
         let service = self.cut(service.as_deref().unwrap_or("unknown_service"));
         let mut views: Vec<View> = self.flows.iter().map(|rule| self.view(rule, slots, &service)).collect();
         let holds = |rule: &&FlowRule| rule.matches.as_ref().is_some_and(|condition| condition.holds(slots));
-        let mut matched = self.flows.iter().find(holds).map(|rule| rule.id);
+        let mut matched = self.flows.iter().filter(|rule| !rule.also).find(holds).map(|rule| rule.id);
+        let mut also: Box<[FlowId]> =
+            self.flows.iter().filter(|rule| rule.also).filter(holds).map(|rule| rule.id).collect();
         if let Some(built_in) = &self.built_in {
             views.push(self.built_in_view(built_in, slots, &service, is_entry));
             matched = matched.or(Some(built_in.id));
@@ -142,8 +202,9 @@ impl SpanRules {
         let ignored = self.ignore.iter().any(|condition| condition.holds(slots));
         if ignored {
             matched = None;
+            also = Box::default();
         }
-        (Arc::new(Facts { service, matched, views: views.into(), push: None }), ignored)
+        (Arc::new(Facts { service, matched, also, views: views.into(), push: None }), ignored)
     }
 
     fn view(&self, rule: &FlowRule, slots: &Slots<'_, '_>, service: &Arc<str>) -> View {

@@ -17,7 +17,7 @@ use super::spans::TimeLimits;
 use super::spelling::closest;
 use crate::domain::catalog::{CannotCreate, Catalog};
 use crate::domain::event::{Event, Facts, Flags, Incoming, Kind, PushFacts, View};
-use crate::domain::flow::{Flow, Labels, Origin};
+use crate::domain::flow::{Flow, Keys, Labels, Origin};
 use crate::domain::ids::{Key, SpanId, TraceId};
 use crate::domain::labels::Label;
 use crate::domain::names::{check_label_name, check_metric_name};
@@ -126,6 +126,7 @@ pub fn map_push(
     let facts = Facts {
         service: Arc::clone(&stage),
         matched: None,
+        also: Box::default(),
         views: Box::default(),
         push: Some(Box::new(PushFacts {
             flow: flow.id,
@@ -144,13 +145,18 @@ pub fn map_push(
         flags,
         facts: Arc::new(facts),
     };
-    Ok(MappedPush { incoming: Incoming { key: key(&flow, id), event }, warnings, truncated })
+    Ok(MappedPush { incoming: Incoming::new(key(&flow, id), event), warnings, truncated })
 }
 
-/// The instance that `id` names: a trace, if it is a trace id and the flow can have traces.
+/// The instance that `id` names: a trace, if it is a trace id and the flow finds its instances by that. (The value of
+/// a business key may well be a UUID, too.)
 fn key(flow: &Flow, id: &str) -> Key {
-    let trace = (flow.origin == Origin::Configured).then(|| trace_id(id)).flatten();
-    trace.map_or_else(|| Key::Named { flow: flow.id, id: id.into() }, Key::Trace)
+    let by_trace = flow.origin == Origin::Configured && flow.keys == Keys::Trace;
+    match trace_id(id).filter(|_| by_trace) {
+        Some(trace) if flow.also => Key::Also { flow: flow.id, trace },
+        Some(trace) => Key::Trace(trace),
+        None => Key::Named { flow: flow.id, id: id.into() },
+    }
 }
 
 /// The trace id that 32 hex digits or a UUID stand for.

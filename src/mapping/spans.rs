@@ -4,13 +4,15 @@
 //! from now) is refused alone, counted by reason.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::condition::{Path, Slots, Value};
-use super::facts::SpanRules;
+use super::condition::{Path, Slots, Value, text_of};
+use super::facts::{KeyRule, SpanRules};
 use super::otlp::{self, SpanFields, Text, TraceVisitor};
 use crate::domain::event::{Event, Flags, Incoming, Kind};
-use crate::domain::ids::{Key, SpanId, TraceId};
+use crate::domain::ids::{FlowId, Key, SpanId, TraceId};
+use crate::domain::joining::Joint;
 use crate::domain::time::{EventTime, Now};
 
 /// How far from now an event's end may be.
@@ -99,6 +101,8 @@ pub struct MappedSpans {
     pub rejected: Vec<(Rejection, u64)>,
     /// Spans whose tracestate says that they were sampled.
     pub sampled: u64,
+    /// Values of business keys that were too long to find anything by.
+    pub overlong_keys: u64,
 }
 
 impl MappedSpans {
@@ -128,6 +132,8 @@ pub struct SpanMapper<'r> {
     scope: Values,
     span: Values,
     fingerprint: Vec<u8>,
+    links: Vec<Joint>,
+    also: Vec<FlowId>,
     mapped: MappedSpans,
     counts: [u64; Rejection::ALL.len()],
 }
@@ -144,6 +150,8 @@ impl<'r> SpanMapper<'r> {
             scope: Values::new(slots),
             span: Values::new(slots),
             fingerprint: Vec::new(),
+            links: Vec::new(),
+            also: rules.also().collect(),
             mapped: MappedSpans::default(),
             counts: [0; Rejection::ALL.len()],
         }
@@ -156,7 +164,7 @@ impl<'r> SpanMapper<'r> {
         self.mapped
     }
 
-    fn map(&mut self, span: &SpanFields<'_>) -> Result<Incoming, Rejection> {
+    fn map(&mut self, span: &SpanFields<'_>) -> Result<(TraceId, Event), Rejection> {
         let trace = <[u8; 16]>::try_from(span.trace_id).map_err(|_| Rejection::TraceId)?;
         let id = <[u8; 8]>::try_from(span.span_id).map_err(|_| Rejection::SpanId)?;
         if trace == [0; 16] {
@@ -181,10 +189,35 @@ impl<'r> SpanMapper<'r> {
             .when(span.status_code == STATUS_CODE_ERROR)
             .with(Flags::PARENT_IS_LOCAL.when(parent.is_some() && parent_is_local(span.flags)))
             .with(Flags::SKEWED.when(skewed))
+            .with(Flags::FORWARDS.when(kind == Kind::Producer && !self.links.is_empty()))
             .with(Flags::IGNORED.when(ignored));
         let span = SpanId(u64::from_be_bytes(id));
         let event = Event { end, start, span, parent, kind, flags, facts };
-        Ok(Incoming { key: Key::Trace(TraceId(trace)), event })
+        Ok((TraceId(trace), event))
+    }
+
+    /// Hands an event over: to its trace, and as a copy to each flow that is `also` there.
+    fn deliver(&mut self, trace: TraceId, event: Event) {
+        let takes_work = event.kind == Kind::Consumer
+            || !event.parent.is_some()
+            || (!self.links.is_empty() && self.rules.takes_message(|slot| self.span.get(slot)));
+        if !takes_work {
+            self.links.clear();
+        }
+        // Within its own trace a span is told by its parent.
+        self.links.retain(|link| !matches!(link, Joint::Link { trace: to, .. } if *to == trace));
+        for &flow in &self.also {
+            let values =
+                keys_of(self.rules, |key| key.flow == flow, [&self.span, &self.scope, &self.resource]);
+            let joints = self.links.iter().cloned().chain(values.0).collect();
+            let copy = Event { flags: event.flags.with(Flags::COPY), ..event.clone() };
+            self.mapped.events.push(Incoming { key: Key::Also { flow, trace }, event: copy, joints });
+        }
+        let (values, overlong) =
+            keys_of(self.rules, |key| !key.also, [&self.span, &self.scope, &self.resource]);
+        self.mapped.overlong_keys += overlong;
+        let joints = self.links.drain(..).chain(values).collect();
+        self.mapped.events.push(Incoming { key: Key::Trace(trace), event, joints });
     }
 
     /// What the rules say about the span whose attributes have been read.
@@ -205,15 +238,14 @@ impl<'r> SpanMapper<'r> {
         self.fingerprint.clear();
         self.fingerprint.push(u8::from(is_root) | u8::from(is_entry) << 1);
         for values in [&self.resource, &self.scope, &self.span] {
-            values.write_fingerprint(&mut self.fingerprint);
+            values.write_fingerprint(self.rules.interned(), &mut self.fingerprint);
         }
         if let Some(known) = self.rules.known(&self.fingerprint) {
             return known;
         }
         let all = [&self.span, &self.scope, &self.resource];
-        let values: Vec<Option<Value<'_>>> = (0..self.rules.paths().len())
-            .map(|slot| all.iter().find_map(|values| values.get(slot)))
-            .collect();
+        let values: Vec<Option<Value<'_>>> =
+            (0..self.rules.interned()).map(|slot| all.iter().find_map(|values| values.get(slot))).collect();
         let slots = Slots { values: &values, is_root_span: is_root };
         self.rules.learn(&self.fingerprint, &slots, is_entry)
     }
@@ -255,21 +287,55 @@ impl TraceVisitor for SpanMapper<'_> {
         }
     }
 
-    fn span_link(&mut self, _trace_id: &[u8], _span_id: &[u8]) {}
+    fn span_link(&mut self, trace_id: &[u8], span_id: &[u8]) {
+        // A link that names no span links nothing; its span is none the worse for it.
+        let ids = <[u8; 16]>::try_from(trace_id).ok().zip(<[u8; 8]>::try_from(span_id).ok());
+        if let Some((trace, span)) = ids.filter(|(trace, span)| *trace != [0; 16] && *span != [0; 8]) {
+            let span = SpanId(u64::from_be_bytes(span));
+            self.links.push(Joint::Link { trace: TraceId(trace), span });
+        }
+    }
 
     fn span(&mut self, span: SpanFields<'_>) {
         self.mapped.received += 1;
         self.mapped.sampled +=
             u64::from(!span.trace_state.is_empty() && is_sampled(&span.trace_state.read()));
         match self.map(&span) {
-            Ok(incoming) => self.mapped.events.push(incoming),
+            Ok((trace, event)) => self.deliver(trace, event),
             Err(rejection) => {
                 let place = Rejection::ALL.iter().position(|known| *known == rejection).unwrap_or_default();
                 self.counts[place] += 1;
             }
         }
+        self.links.clear();
         self.span.clear();
     }
+}
+
+/// The longest value of a business key, as for the `id` of a push. Longer ones are not cut, for that would join what
+/// does not belong together.
+const MAX_KEY_BYTES: usize = 256;
+
+/// The values of business keys, and how many were too long.
+fn keys_of(rules: &SpanRules, wanted: impl Fn(&KeyRule) -> bool, values: [&Values; 3]) -> (Vec<Joint>, u64) {
+    let (mut joints, mut overlong) = (Vec::new(), 0);
+    if rules.keys().is_empty() {
+        return (joints, overlong);
+    }
+    let all: Vec<Option<Value<'_>>> =
+        (0..rules.paths().len()).map(|slot| values.iter().find_map(|values| values.get(slot))).collect();
+    let slots = Slots { values: &all, is_root_span: false };
+    for key in rules.keys().iter().filter(|key| wanted(key)) {
+        let value = key.value.value(&slots).map(text_of).filter(|value| !value.is_empty());
+        match value {
+            Some(value) if value.len() > MAX_KEY_BYTES => overlong += 1,
+            Some(value) => {
+                joints.push(Joint::Value { flow: key.flow, rank: key.rank, value: Arc::from(&*value) });
+            }
+            None => {}
+        }
+    }
+    (joints, overlong)
 }
 
 /// `STATUS_CODE_ERROR` of the OTLP trace proto.
@@ -379,9 +445,9 @@ impl Values {
         })
     }
 
-    /// Writes what is set so that no two sets of values look the same.
-    fn write_fingerprint(&self, out: &mut Vec<u8>) {
-        for stored in &self.stored {
+    /// Writes what is set in the first slots so that no two sets of values look the same.
+    fn write_fingerprint(&self, slots: usize, out: &mut Vec<u8>) {
+        for stored in &self.stored[..slots] {
             let (tag, number, bytes): (u8, u64, &[u8]) = match stored {
                 Stored::None => (0, 0, &[]),
                 Stored::Str(range) => (1, range.len() as u64, &self.bytes[range.clone()]),

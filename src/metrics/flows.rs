@@ -328,8 +328,10 @@ impl Recorded {
         }
         for stage in &closed.stages {
             let labels = stage_labels(&stage.name);
-            let offset = self.offset.get((), &labels, visible_from, || Histogram::new(bounds));
-            offset.observe(Latency::Finite(stage.offset));
+            if let Some(offset) = stage.offset {
+                let histogram = self.offset.get((), &labels, visible_from, || Histogram::new(bounds));
+                histogram.observe(Latency::Finite(offset));
+            }
             if let Some(inside) = stage.inside {
                 let histogram = self.stage.get((), &labels, visible_from, || Histogram::new(bounds));
                 histogram.observe(Latency::Finite(inside));

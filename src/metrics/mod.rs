@@ -124,6 +124,8 @@ impl Metrics {
                 &instances.reversed,
                 &instances.orphan_roots,
                 &instances.unanswered_producers,
+                &instances.unseen_links,
+                &instances.missed_links,
                 &instances.label_conflicts,
             ] {
                 counter.with_label_values(&[&*flow.name]).inc_by(0);
@@ -175,6 +177,8 @@ impl Metrics {
     pub fn record(&self, effects: &Effects, now: Now, catalog: &Catalog) {
         let own = &self.own;
         own.instances.opened.inc_by(effects.opened);
+        own.instances.merged.inc_by(effects.merged);
+        own.instances.joints_over_limit.inc_by(effects.joints_over_limit);
         own.events.duplicate.inc_by(effects.duplicates);
         own.events.conflict.inc_by(effects.conflicts);
         if effects.over_limit > 0 {
@@ -215,6 +219,11 @@ impl Metrics {
                     own.events.unmatched.inc_by(*events);
                     own.events.ignored.inc_by(*ignored);
                 }
+                Finished::Divided { events, unmatched, ignored } => {
+                    own.events.closed.inc_by(*events);
+                    own.events.unmatched.inc_by(*unmatched);
+                    own.events.ignored.inc_by(*ignored);
+                }
             }
         }
     }
@@ -249,6 +258,8 @@ impl Metrics {
             (notes.reversed, &own.instances.reversed),
             (notes.orphan_root, &own.instances.orphan_roots),
             (notes.unanswered, &own.instances.unanswered_producers),
+            (notes.unseen_link, &own.instances.unseen_links),
+            (notes.missed_link, &own.instances.missed_links),
             (notes.label_conflict, &own.instances.label_conflicts),
         ] {
             if noted {

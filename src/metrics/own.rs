@@ -50,6 +50,10 @@ pub(super) struct InstanceMetrics {
     pub(super) tombstones_evicted: IntCounter,
     pub(super) orphan_roots: IntCounterVec,
     pub(super) unanswered_producers: IntCounterVec,
+    pub(super) merged: IntCounter,
+    pub(super) unseen_links: IntCounterVec,
+    pub(super) missed_links: IntCounterVec,
+    pub(super) joints_over_limit: IntCounter,
     pub(super) reversed: IntCounterVec,
     pub(super) label_conflicts: IntCounterVec,
     pub(super) stub_gaps_joined: IntCounter,
@@ -168,6 +172,24 @@ impl InstanceMetrics {
                 "unanswered_producers_total",
                 "Closed instances with a PRODUCER span whose consumer never came.",
                 &["flow"],
+            ),
+            merged: make.counter(
+                "instances_merged_total",
+                "Instances that ended as part of another, joined by a link or a key's value.",
+            ),
+            unseen_links: make.counters(
+                "unseen_links_total",
+                "Closed instances linked to a trace of which nothing came within async_wait.",
+                &["flow"],
+            ),
+            missed_links: make.counters(
+                "missed_links_total",
+                "Closed instances linked to a trace whose instance was over already.",
+                &["flow"],
+            ),
+            joints_over_limit: make.counter(
+                "links_over_limit_total",
+                "Links and key values beyond the caps on links of a trace and traces of an instance.",
             ),
             reversed: make.counters(
                 "reversed_flows_total",

@@ -8,12 +8,13 @@ use super::config::{
     SloConfig, check_buckets,
 };
 use crate::domain::flow::{
-    At, Boundary, EndAlternative, Flow, LabelRule, Labels, Measure, OnIncomplete, Origin, Pick, Slo, Timers,
+    At, Boundary, EndAlternative, Flow, Keys, LabelRule, Labels, Measure, OnIncomplete, Origin, Pick, Slo,
+    Timers,
 };
 use crate::domain::ids::FlowId;
 use crate::domain::names::{check_label_name, check_metric_name, overlap};
 use crate::mapping::condition::{Condition, ExpressionError, PathTable, ValueExpression};
-use crate::mapping::facts::{FlowRule, SpanRules};
+use crate::mapping::facts::{FlowRule, KeyRule, SpanRules};
 
 /// Where in the config something is wrong with a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +67,28 @@ pub fn compile(
         flows.push(Arc::new(flow));
         id
     });
-    Ok(Compiled { flows, rules: SpanRules::new(table, rules, ignored, built_in) })
+    let rules = SpanRules::new(table, rules, ignored, built_in).with_keys(|table| {
+        let keys = configs
+            .iter()
+            .enumerate()
+            .map(|(place, config)| Compiler { flow: Some(place), table }.keys(FlowId(place as u32), config));
+        Ok(keys.collect::<Result<Vec<_>, _>>()?.concat())
+    })?;
+    Ok(Compiled { flows, rules })
+}
+
+/// The key that is no expression.
+const TRACE_ID: &str = "trace_id";
+/// How many keys a flow may have.
+const MAX_KEYS: usize = 8;
+
+fn keys(config: &FlowConfig) -> Keys {
+    let is_trace_id = |key: &String| key.trim() == TRACE_ID;
+    match (config.key.0.iter().all(is_trace_id), config.key.0.iter().any(is_trace_id)) {
+        (true, _) => Keys::Trace,
+        (false, true) => Keys::ValueOrTrace,
+        (false, false) => Keys::Value,
+    }
 }
 
 fn check_names(config: &FlowConfig, earlier: &[Arc<Flow>], trace_flow: bool) -> Result<(), (String, String)> {
@@ -117,7 +139,6 @@ impl Compiler<'_> {
         config: &FlowConfig,
         defaults: &Defaults,
     ) -> Result<(Flow, FlowRule), FlowError> {
-        self.check_key(config)?;
         let buckets = config.buckets.as_ref().unwrap_or(&defaults.buckets).bounds();
         check_buckets(buckets).map_err(|message| self.error("buckets", message))?;
         if config.expect.len() > Flow::MAX_EXPECTED {
@@ -142,6 +163,7 @@ impl Compiler<'_> {
         let (start, start_condition) = start.unzip();
         let rule = FlowRule {
             id,
+            also: config.also,
             matches: self.optional("match", config.matches.as_deref())?,
             stage: config.stage.as_deref().map(|text| self.value("stage", text)).transpose()?,
             start: start_condition.flatten(),
@@ -153,6 +175,8 @@ impl Compiler<'_> {
             id,
             name: config.name.as_str().into(),
             origin: Origin::Configured,
+            keys: keys(config),
+            also: config.also,
             timers: timers(config, defaults),
             start,
             ends,
@@ -168,13 +192,23 @@ impl Compiler<'_> {
         Ok((flow, rule))
     }
 
-    fn check_key(&self, config: &FlowConfig) -> Result<(), FlowError> {
-        match config.key.0.iter().find(|key| *key != "trace_id") {
-            None => Ok(()),
-            Some(key) => {
-                Err(self.error("key", format!("{key:?} is not supported: instances are found by trace_id")))
-            }
+    /// The business keys of a flow.
+    fn keys(&mut self, flow: FlowId, config: &FlowConfig) -> Result<Vec<KeyRule>, FlowError> {
+        let keys = &config.key.0;
+        if keys.len() > MAX_KEYS {
+            return Err(self.error("key", format!("more than {MAX_KEYS} keys")));
         }
+        if keys.iter().rev().skip(1).any(|key| key.trim() == TRACE_ID) {
+            let problem =
+                "`trace_id` comes last: every span has one, so keys after it would never be looked at";
+            return Err(self.error("key", problem.to_owned()));
+        }
+        let values = keys.iter().filter(|key| key.trim() != TRACE_ID);
+        let rule = |(rank, text): (usize, &String)| {
+            let value = self.value("key", text)?;
+            Ok(KeyRule { flow, rank: rank as u8, value, also: config.also })
+        };
+        values.enumerate().map(rule).collect()
     }
 
     fn boundary(
@@ -291,6 +325,8 @@ fn built_in(id: FlowId, defaults: &Defaults) -> Flow {
         id,
         name: TRACE_FLOW.into(),
         origin: Origin::BuiltIn,
+        keys: Keys::Trace,
+        also: false,
         timers: defaults.timers(),
         start: None,
         ends: Vec::new(),

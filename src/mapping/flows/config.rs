@@ -172,9 +172,12 @@ pub struct FlowConfig {
     /// Which spans it matches; without it, only pushes that name it.
     #[serde(default, rename = "match")]
     pub matches: Option<String>,
-    /// What its instances are found by.
+    /// What its instances are found by: expressions, the first that has a value counts, and `trace_id`.
     #[serde(default)]
     pub key: OneOrMany<String>,
+    /// Whether it sees every trace beside the flow that takes the trace.
+    #[serde(default)]
+    pub also: bool,
     /// The stage of a span; default: its `service.name`.
     #[serde(default)]
     pub stage: Option<String>,

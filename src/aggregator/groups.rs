@@ -1,0 +1,423 @@
+//! Instances that consist of several traces: looking at them as one, and ending them together.
+//!
+//! Everything here happens under the one lock on the [`Claims`], which is taken before any slot's lock. Traces that are
+//! neither linked nor carry a key never come here.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::claims::Claims;
+use super::{Aggregator, Effects, Late, NO_FLOW, Slot, late, lock};
+use crate::domain::completion::Verdict;
+use crate::domain::event::{Event, Flags};
+use crate::domain::flow::Flow;
+use crate::domain::gathering::{End, Gathering, Role, end_divided, flow_of};
+use crate::domain::ids::Key;
+use crate::domain::instance::{Instance, Rules};
+use crate::domain::joining::{Claim, Group, Standing, Traces, claim_of, group_of};
+use crate::domain::result::{Finished, Reason};
+use crate::domain::time::Arrival;
+use crate::domain::tombstone::Tombstone;
+
+/// A look at instances that are joined.
+pub(super) struct Joined<'a, R> {
+    pub(super) aggregator: &'a Aggregator,
+    pub(super) claims: &'a mut Claims,
+    pub(super) rules: &'a R,
+    pub(super) now: Arrival,
+    pub(super) effects: &'a mut Effects,
+    /// Instances to look at once more, for one that they were part of has ended.
+    again: Vec<Key>,
+}
+
+impl Traces for (&Aggregator, &Claims, Arrival) {
+    fn standing(&self, key: &Key) -> Standing {
+        let (aggregator, _, now) = self;
+        match aggregator.slots.get(key).as_deref() {
+            Some(Slot::Open(instance)) => Standing::Open(instance.claim(key)),
+            Some(Slot::Closed(tombstone)) if tombstone.remember || *now < tombstone.expires => {
+                Standing::Closed
+            }
+            Some(Slot::Closed(_)) => Standing::Unknown,
+            None if aggregator.recall(aggregator.hash(key), *now).is_some() => Standing::Closed,
+            None => Standing::Unknown,
+        }
+    }
+
+    fn claimants(&self, key: &Key) -> Vec<Key> {
+        self.1.of(key).to_vec()
+    }
+}
+
+impl Aggregator {
+    /// Registers what an open instance claims; what finds no room is taken back and counted.
+    pub(super) fn claim(&self, claimant: &Key, targets: &[Key], effects: &mut Effects) {
+        let mut claims = lock(&self.claims);
+        let mut slot = self.slots.get_mut(claimant);
+        // It may have been ended meanwhile.
+        let Some(Slot::Open(instance)) = slot.as_deref_mut() else { return };
+        for target in targets.iter().filter(|target| *target != claimant) {
+            if !claims.add(claimant, target, self.limits.traces_per_instance) {
+                effects.joints_over_limit += instance.disown(claimant, target);
+            }
+        }
+        self.claimants.store(claims.len(), Relaxed);
+    }
+
+    /// Looks at an instance that may be joined with others. Returns whether that was so; if not, nothing has happened.
+    pub(super) fn judge_joined(
+        &self,
+        key: &Key,
+        now: Arrival,
+        rules: &impl Rules,
+        effects: &mut Effects,
+    ) -> bool {
+        if self.claimants.load(Relaxed) == 0 {
+            return false;
+        }
+        let mut claims = lock(&self.claims);
+        if !claims.concern(key) {
+            return false;
+        }
+        let mut joined =
+            Joined { aggregator: self, claims: &mut claims, rules, now, effects, again: Vec::new() };
+        joined.judge(key);
+        while let Some(key) = joined.again.pop() {
+            joined.judge(&key);
+        }
+        self.claimants.store(claims.len(), Relaxed);
+        true
+    }
+
+    /// Ends all instances that are joined with others.
+    pub(super) fn close_joined(&self, open: &[Key], now: Arrival, rules: &impl Rules, effects: &mut Effects) {
+        let mut claims = lock(&self.claims);
+        let mut joined =
+            Joined { aggregator: self, claims: &mut claims, rules, now, effects, again: Vec::new() };
+        let mut concerned: Vec<Key> = open.iter().filter(|key| joined.claims.concern(key)).cloned().collect();
+        // Batches and divided traces go last: they are parts of others.
+        let is_shared = |joined: &Joined<'_, _>, key: &Key| {
+            joined.claim(key).is_some_and(|claim| claim.is_batch() || claim.is_split())
+        };
+        concerned.sort_by_cached_key(|key| (is_shared(&joined, key), key.clone()));
+        for key in concerned {
+            joined.shut_down(&key);
+        }
+    }
+}
+
+impl<R: Rules> Joined<'_, R> {
+    fn traces(&self) -> (&Aggregator, &Claims, Arrival) {
+        (self.aggregator, self.claims, self.now)
+    }
+
+    fn standing(&self, key: &Key) -> Standing {
+        self.traces().standing(key)
+    }
+
+    fn claim(&self, key: &Key) -> Option<Claim> {
+        claim_of(key, &self.traces(), self.aggregator.limits.traces_per_instance)
+    }
+
+    /// The group that an instance belongs to and its flow.
+    fn group(&mut self, key: &Key) -> (Group, Arc<Flow>) {
+        let group = group_of(key, &self.traces(), self.aggregator.limits.traces_per_instance);
+        let flow = self.flow_of(&group);
+        self.effects.joints_over_limit += u64::from(group.is_cut);
+        (group, flow)
+    }
+
+    fn flow_of(&self, group: &Group) -> Arc<Flow> {
+        let all = group.members.iter().chain(&group.parts).chain(&group.tails);
+        let seen = all.filter_map(|key| self.with(key, |instance| instance.seen_as()));
+        flow_of(seen).unwrap_or_else(|| Arc::clone(self.rules.unmatched()))
+    }
+
+    /// Reads an open instance.
+    fn with<T>(&self, key: &Key, read: impl FnOnce(&mut Instance) -> T) -> Option<T> {
+        match self.aggregator.slots.get_mut(key).as_deref_mut() {
+            Some(Slot::Open(instance)) => Some(read(instance)),
+            _ => None,
+        }
+    }
+
+    /// Decides about an instance whose time may have come.
+    fn judge(&mut self, key: &Key) {
+        let now = self.now;
+        let due = self.with(key, |instance| {
+            let is_due = instance.wake <= now;
+            let overdue = is_due && instance.note_overdue(now);
+            (is_due, overdue.then(|| instance.flow().id))
+        });
+        let Some((true, overdue)) = due else { return };
+        self.effects.overdue_change.extend(overdue.map(|flow| (flow, 1)));
+        let Some(claim) = self.claim(key) else { return };
+        if claim.is_split() {
+            return self.judge_divided(key, &claim);
+        }
+        let (group, flow) = self.group(key);
+        if group.is_late {
+            return self.end_late(&group);
+        }
+        let by_heads = self.judge_heads(&group);
+        // Its heads may have ended, and it with them.
+        if by_heads.is_some() && self.claim(key).is_none() {
+            return;
+        }
+        if let Some(until) = self.judge_group(&group, flow) {
+            self.aggregator.wait(key, by_heads.map_or(until, |sooner| sooner.min(until)));
+        }
+    }
+
+    /// Decides about the instances that a batch is the tail of, for what came to it came to them. Returns when to look
+    /// again at the first of those that go on.
+    fn judge_heads(&mut self, group: &Group) -> Option<Arrival> {
+        let mut until: Option<Arrival> = None;
+        let mut waiting = self.heads(group);
+        let mut seen: BTreeSet<Key> = group.members.iter().cloned().collect();
+        while let Some(head) = waiting.pop() {
+            if !seen.insert(head.clone()) || seen.len() > self.aggregator.limits.traces_per_instance {
+                continue;
+            }
+            if let Some(claim) = self.claim(&head).filter(Claim::is_split) {
+                self.judge_divided(&head, &claim);
+                continue;
+            }
+            let (group, flow) = self.group(&head);
+            let further = self.heads(&group);
+            if further.is_empty() && !group.is_late {
+                until = [until, self.judge_group(&group, flow)].into_iter().flatten().min();
+            }
+            seen.extend(group.members);
+            waiting.extend(further);
+        }
+        until
+    }
+
+    /// The open traces that a batch took up the work of.
+    fn heads(&self, group: &Group) -> Vec<Key> {
+        let claim = self.claim(&group.key).filter(Claim::is_batch);
+        let mut heads = claim.map(|claim| claim.links).unwrap_or_default();
+        heads.retain(|head| !group.members.contains(head) && self.claim(head).is_some());
+        heads
+    }
+
+    /// Decides about a group; returns when to look again, unless it was over.
+    fn judge_group(&mut self, group: &Group, flow: Arc<Flow>) -> Option<Arrival> {
+        let gathering = self.gather(group, flow);
+        let is_batch = self.claim(&group.key).is_some_and(|claim| claim.is_batch());
+        if is_batch && !self.heads(group).is_empty() && self.now < gathering.age_limit() {
+            return Some(gathering.age_limit());
+        }
+        match gathering.judge(self.now) {
+            Verdict::Close(reason) => {
+                self.finish(group, gathering, reason);
+                None
+            }
+            Verdict::Wait { until, fold } => {
+                if fold && !is_batch {
+                    self.fold(group, gathering.flow());
+                }
+                Some(until)
+            }
+        }
+    }
+
+    /// Decides about the instances that a divided trace is part of, and about the trace when these have ended.
+    fn judge_divided(&mut self, key: &Key, claim: &Claim) {
+        let mut until: Option<Arrival> = None;
+        for value in &claim.values {
+            if self.standing(value) != Standing::Closed {
+                let (group, flow) = self.group(value);
+                until = [until, self.judge_group(&group, flow)].into_iter().flatten().min();
+            }
+        }
+        match until {
+            Some(until) => self.aggregator.wait(key, until),
+            None => self.end_divided(key),
+        }
+    }
+
+    /// The traces of a group as one, with the flow as it is at this moment.
+    fn gather(&self, group: &Group, flow: Arc<Flow>) -> Gathering {
+        let mut gathering = Gathering::new(flow, group);
+        for (keys, role) in
+            [(&group.members, Role::Whole), (&group.parts, Role::Part), (&group.tails, Role::Tail)]
+        {
+            for key in keys {
+                self.with(key, |instance| gathering.add(key, instance, role));
+            }
+        }
+        gathering
+    }
+
+    fn fold(&mut self, group: &Group, flow: &Arc<Flow>) {
+        if !crate::domain::instance::may_fold(flow, self.rules) {
+            return;
+        }
+        for key in &group.members {
+            let folded = self.with(key, |instance| {
+                let (was_stub, before) = (instance.is_stub(), instance.flow().id);
+                let was_overdue = instance.is_overdue();
+                instance.fold_as(Arc::clone(flow));
+                (!was_stub, before, was_overdue)
+            });
+            let Some((true, before, was_overdue)) = folded else { continue };
+            self.aggregator.stubs.fetch_add(1, Relaxed);
+            if before != flow.id {
+                self.effects.open_change.extend([(before, -1), (flow.id, 1)]);
+                if was_overdue {
+                    self.effects.overdue_change.extend([(before, -1), (flow.id, 1)]);
+                }
+            }
+        }
+    }
+
+    /// Ends a group: its members leave the map together, and become one result.
+    fn finish(&mut self, group: &Group, gathering: Gathering, reason: Reason) {
+        let flow = Arc::clone(gathering.flow());
+        drop(gathering);
+        let due = group.members.iter().chain(&group.parts).filter_map(|key| self.with(key, |open| open.wake));
+        let due = due.filter(|due| *due <= self.now).max().unwrap_or(self.now);
+        // Their events may be more by now than those that were judged.
+        let members: Vec<(Key, Instance)> =
+            group.members.iter().filter_map(|key| Some((key.clone(), self.take_out(key)?))).collect();
+        // Observed with others already, it only says what is its own.
+        let observed = members.iter().filter_map(|(_, instance)| instance.observed_with().1).min();
+        let flow = observed.map_or(flow, |flow| self.rules.flow(flow));
+        let mut gathering = Gathering::new(flow, group);
+        for (key, instance) in &members {
+            gathering.add(key, instance, Role::Whole);
+        }
+        let others = [(&group.parts, Role::Part), (&group.tails, Role::Tail)];
+        for (keys, role) in others.into_iter().filter(|_| observed.is_none()) {
+            for key in keys {
+                self.with(key, |instance| gathering.add(key, instance, role));
+            }
+        }
+        match members.len() {
+            0 => self.effects.opened += 1,
+            several => self.effects.merged += several as u64 - 1,
+        }
+        let end = End { reason, now: self.now, loss: self.aggregator.last_loss(), due };
+        let (finished, extent) = gathering.close(end, observed.is_some(), self.rules);
+        let flow = match &finished {
+            Finished::Closed(closed) => Some(Arc::clone(&closed.flow)),
+            Finished::Unmatched { .. } | Finished::Divided { .. } => None,
+        };
+        self.effects.finished.push(finished);
+        let grave = |lifetime| Tombstone {
+            flow: flow.as_ref().map(|flow| flow.id),
+            closed: self.now,
+            lifetime,
+            expires: self.now.plus(lifetime),
+            extent,
+            remember: true,
+        };
+        let lifetime = flow.as_ref().unwrap_or(self.rules.unmatched()).timers.tombstone;
+        for (key, _) in &members {
+            self.aggregator.put_tombstone(key, grave(lifetime));
+        }
+        if matches!(group.key, Key::Named { .. }) && !group.members.contains(&group.key) {
+            self.aggregator.put_tombstone(&group.key, grave(lifetime));
+        }
+        if let Some(flow) = flow.filter(|_| observed.is_none()) {
+            self.settle(group, &flow);
+        }
+    }
+
+    /// Tells the traces that were part of it that it has ended.
+    fn settle(&mut self, group: &Group, flow: &Flow) {
+        let now = self.now;
+        if matches!(group.key, Key::Named { .. }) {
+            for key in &group.neighbours {
+                self.with(key, Instance::contest);
+            }
+        }
+        for key in group.parts.iter().chain(&group.tails) {
+            self.with(key, |instance| {
+                instance.settle_with(group.key.clone(), flow.id);
+                instance.wake = now;
+            });
+            self.again.push(key.clone());
+        }
+    }
+
+    /// Takes an open instance out of the map, with all that is counted of open ones.
+    fn take_out(&mut self, key: &Key) -> Option<Instance> {
+        let instance = *self.aggregator.slots.get_mut(key)?.take_out(self.now)?;
+        self.aggregator.no_longer_open(&instance, self.effects);
+        self.claims.forget(key);
+        self.aggregator.tombstones.fetch_add(1, Relaxed);
+        Some(instance)
+    }
+
+    /// Ends a trace whose spans were parts of other instances.
+    fn end_divided(&mut self, key: &Key) {
+        let Some(instance) = self.take_out(key) else { return };
+        let flow = instance.observed_with().1;
+        self.aggregator.put_tombstone(key, Tombstone { flow, ..instance.grave(self.now) });
+        let (finished, late) = end_divided(&instance);
+        for (home, event) in late {
+            self.late(&home, std::iter::once(event));
+        }
+        self.effects.merged += 1;
+        self.effects.finished.push(finished);
+    }
+
+    /// Ends traces that belong to an instance that is over.
+    fn end_late(&mut self, group: &Group) {
+        for key in &group.members {
+            let Some(instance) = self.take_out(key) else { continue };
+            let flow = self.aggregator.buried_flow(&group.key, self.now);
+            self.aggregator.put_tombstone(key, Tombstone { flow, ..instance.grave(self.now) });
+            self.effects.merged += 1;
+            let folded = if instance.is_stub() { instance.events() } else { 0 };
+            self.late(&group.key, instance.into_events().into_iter());
+            let unknown = Late { flow: flow.unwrap_or(NO_FLOW), stage: Arc::from(""), lateness: None };
+            self.effects.late.extend((0..folded).map(|_| unknown.clone()));
+        }
+    }
+
+    /// Counts events that came too late for the instance found by `home`.
+    fn late(&mut self, home: &Key, events: impl Iterator<Item = Event>) {
+        let Some(flow) = self.aggregator.buried_flow(home, self.now) else { return };
+        let rules = self.rules.flow(flow);
+        for event in events.filter(|event| !event.flags.has(Flags::COPY)) {
+            let mut slot = self.aggregator.slots.get_mut(home);
+            let lateness = match slot.as_deref_mut() {
+                Some(Slot::Closed(tombstone)) => Some(tombstone.meet(&rules, &event, self.now)),
+                _ => None,
+            };
+            drop(slot);
+            self.effects.late.push(late(flow, &event, lateness));
+        }
+    }
+
+    /// Ends an instance because the process ends.
+    fn shut_down(&mut self, key: &Key) {
+        let Some(claim) = self.claim(key) else { return };
+        if claim.is_split() {
+            for value in &claim.values {
+                if self.standing(value) != Standing::Closed {
+                    let (group, flow) = self.group(value);
+                    self.shut_down_group(&group, flow);
+                }
+            }
+            return self.end_divided(key);
+        }
+        let (group, flow) = self.group(key);
+        if group.is_late { self.end_late(&group) } else { self.shut_down_group(&group, flow) }
+    }
+
+    fn shut_down_group(&mut self, group: &Group, flow: Arc<Flow>) {
+        let gathering = self.gather(group, flow);
+        let reason = gathering.ended(self.now).unwrap_or(Reason::Shutdown);
+        let now = self.now;
+        for key in group.members.iter().chain(&group.parts) {
+            self.with(key, |instance| instance.wake = now);
+        }
+        self.finish(group, gathering, reason);
+    }
+}

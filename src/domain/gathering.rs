@@ -1,0 +1,271 @@
+//! The open instances of a group of joined traces, seen as one: when it is over and what it measured.
+//!
+//! Knows which traces are joined from [`joining`](super::joining), and how an instance is judged from
+//! [`completion`](super::completion); here both meet. Invariant: the result depends on the events and links of the traces
+//! only, not on the order in which traces are added, as long as none of them was folded.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::completion::{self, Clocks, Verdict};
+use super::event::{Event, Flags};
+use super::flow::{Flow, Origin};
+use super::ids::{FlowId, Key, SpanId, TraceId};
+use super::instance::{Body, Instance, Joints, Rules, SeenAs};
+use super::joining::{Group, Joint, chosen_values, divide, value_key};
+use super::outline::{Handover, Outline, Progress};
+use super::result::{Finished, Reason};
+use super::stub::{Ending, Stub};
+use super::summary::{Counts, Extent};
+use super::time::Arrival;
+
+/// How a trace takes part in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It is part of this instance and of no other.
+    Whole,
+    /// Some of its spans are: those that belong to the value by which the instance is found.
+    Part,
+    /// It is the tail of several instances.
+    Tail,
+}
+
+/// The traces of a group, as `flow` sees them.
+#[derive(Debug)]
+pub struct Gathering {
+    flow: Arc<Flow>,
+    key: Key,
+    clocks: Option<Clocks>,
+    events: Vec<(u16, Event)>,
+    /// How each trace takes part, by its number.
+    roles: Vec<Role>,
+    stubs: Vec<(u16, Stub)>,
+    numbers: HashMap<TraceId, u16>,
+    /// Which span took up the work of which span of which trace.
+    links: Vec<((u16, SpanId), (TraceId, SpanId))>,
+    awaits_link: bool,
+    missed_link: bool,
+}
+
+/// The flow of a group: that of a trace that was folded, for folding decides; or else the first in file order that a
+/// push names; or else the first that an event matches.
+pub fn flow_of(seen: impl Iterator<Item = SeenAs>) -> Option<Arc<Flow>> {
+    seen.min_by_key(|seen| (seen.choice, seen.flow.id)).map(|seen| seen.flow)
+}
+
+impl Gathering {
+    /// A group without its traces.
+    pub fn new(flow: Arc<Flow>, group: &Group) -> Self {
+        Gathering {
+            flow,
+            key: group.key.clone(),
+            clocks: None,
+            events: Vec::new(),
+            roles: Vec::new(),
+            stubs: Vec::new(),
+            numbers: HashMap::new(),
+            links: Vec::new(),
+            awaits_link: group.awaits_link,
+            missed_link: group.missed_link,
+        }
+    }
+
+    /// Adds the open trace found by `key`; the ones that are part of no other instance come first.
+    pub fn add(&mut self, key: &Key, instance: &Instance, role: Role) {
+        let member = u16::try_from(self.roles.len()).unwrap_or(Handover::ELSEWHERE - 1);
+        self.roles.push(role);
+        self.join_clocks(instance.clocks(), role);
+        self.numbers.extend(key.trace().map(|trace| (trace, member)));
+        let joints = instance.joints();
+        let links = joints.into_iter().flat_map(Joints::links);
+        self.links.extend(links.map(|(span, trace, from)| ((member, span), (trace, from))));
+        match (instance.body(), role) {
+            (Body::Detailed { events, .. }, Role::Part) => {
+                let share = self.share(instance, events);
+                self.events.extend(share.into_iter().map(|event| (member, event)));
+            }
+            (Body::Detailed { events, .. }, Role::Whole | Role::Tail) => {
+                self.events.extend(events.iter().map(|event| (member, event.clone())));
+            }
+            // What was folded cannot be divided any more; it was over a cap.
+            (Body::Stub(_), Role::Part) => {}
+            (Body::Stub(stub), Role::Whole | Role::Tail) => self.stubs.push((member, (**stub).clone())),
+        }
+    }
+
+    /// An instance is as old as the oldest of its own traces, and last heard of when anything of it was.
+    fn join_clocks(&mut self, new: &Clocks, role: Role) {
+        let Some(clocks) = &mut self.clocks else {
+            self.clocks = Some(*new);
+            return;
+        };
+        if role == Role::Whole {
+            clocks.first = clocks.first.min(new.first);
+        }
+        if new.life_span.is_some() && (clocks.life_span.is_none() || new.last >= clocks.last) {
+            clocks.life_span = new.life_span;
+        }
+        clocks.last = clocks.last.max(new.last);
+    }
+
+    /// The events of a divided trace; those that belong to other values only hold the rest together.
+    fn share(&self, instance: &Instance, events: &[Event]) -> Vec<Event> {
+        let divided = divided(instance, events);
+        let belongs = |event: &Event| divided.get(&event.span) == Some(&self.key);
+        let share = |event: &Event| {
+            let flags = event.flags.with(Flags::IGNORED.when(!belongs(event)));
+            Event { flags, ..event.clone() }
+        };
+        events.iter().map(share).collect()
+    }
+
+    fn handovers(&self) -> Vec<Handover> {
+        let resolve = |(to, (trace, span)): &((u16, SpanId), (TraceId, SpanId))| {
+            Some(Handover { to: *to, from: (*self.numbers.get(trace)?, *span) })
+        };
+        self.links.iter().filter_map(resolve).collect()
+    }
+
+    fn progress(&self) -> Progress {
+        let events = self.events.iter().map(|(member, event)| (*member, event));
+        let mut outline = Outline::of(&self.flow, events).with_handovers(self.handovers());
+        for (member, stub) in &self.stubs {
+            outline.absorb(*member, &stub.outline);
+        }
+        let progress = outline.progress(&self.flow);
+        Progress { awaits_link: self.awaits_link, ..progress }
+    }
+
+    fn clocks(&self) -> Clocks {
+        let never = Clocks { first: Arrival::ORIGIN, last: Arrival::ORIGIN, life_span: None };
+        self.clocks.unwrap_or(never)
+    }
+
+    /// Whether it is over at `now`, and else when to look again.
+    pub fn judge(&self, now: Arrival) -> Verdict {
+        completion::decide(&self.flow, &self.key, &self.progress(), &self.clocks(), now)
+    }
+
+    /// What shows at `now` that it has ended, if anything does.
+    pub fn ended(&self, now: Arrival) -> Option<Reason> {
+        completion::ended(&self.flow, &self.key, &self.progress(), &self.clocks(), now)
+    }
+
+    /// Its flow.
+    pub fn flow(&self) -> &Arc<Flow> {
+        &self.flow
+    }
+
+    /// When it is over whatever is missing.
+    pub fn age_limit(&self) -> Arrival {
+        self.clocks().first.plus(self.flow.timers.max_age)
+    }
+
+    /// Ends the group. `is_shared`: others have observed it already. Also returns what its latency covered in event
+    /// time.
+    pub fn close(mut self, end: End, is_shared: bool, rules: &impl Rules) -> (Finished, Extent) {
+        let clocks = self.clocks();
+        let flow = Arc::clone(&self.flow);
+        let handovers = self.handovers();
+        let own = self.own(&handovers);
+        let mut stub = Stub::exact(&flow, std::mem::take(&mut self.events), handovers);
+        for (member, folded) in self.stubs {
+            stub.absorb(&flow, member, folded);
+        }
+        if let Some((own, counts)) = own {
+            stub.observe_only(own.summary.stages, counts);
+        }
+        let ending = Ending {
+            reason: end.reason,
+            now: end.now,
+            loss: end.loss,
+            due: end.due,
+            is_shared,
+            awaits_link: self.awaits_link,
+            missed_link: self.missed_link && !is_shared,
+        };
+        stub.conclude(flow, self.key, &clocks, ending, rules)
+    }
+
+    /// What is to be observed and counted with this instance, if that is not all of it: stages of tails are observed
+    /// once, with the tail, and events are counted once, where their trace ends.
+    fn own(&self, handovers: &[Handover]) -> Option<(Stub, Counts)> {
+        if self.roles.iter().all(|role| *role == Role::Whole) {
+            return None;
+        }
+        let role = |member: u16| self.roles[usize::from(member)];
+        let mut counts = Counts::default();
+        for (member, event) in self.events.iter().filter(|(member, _)| role(*member) == Role::Whole) {
+            debug_assert!(usize::from(*member) < self.roles.len());
+            counts.add(&self.flow, event);
+        }
+        let events = self.events.iter().filter(|(member, _)| role(*member) != Role::Tail).cloned().collect();
+        let mut own = Stub::exact(&self.flow, events, handovers.to_vec());
+        for (member, stub) in self.stubs.iter().filter(|(member, _)| role(*member) == Role::Whole) {
+            let mut stub = stub.clone();
+            stub.settle(&self.flow);
+            counts.merge(stub.summary.counts);
+            own.absorb(&self.flow, *member, stub);
+        }
+        own.settle(&self.flow);
+        Some((own, counts))
+    }
+}
+
+/// How and when a group ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Why.
+    pub reason: Reason,
+    /// When.
+    pub now: Arrival,
+    /// The last time at which events may have been lost.
+    pub loss: Arrival,
+    /// When it should have been.
+    pub due: Arrival,
+}
+
+/// By span: the key of the value it belongs to.
+fn divided(instance: &Instance, events: &[Event]) -> HashMap<SpanId, Key> {
+    let spans: Vec<(SpanId, SpanId)> = events.iter().map(|event| (event.span, event.parent)).collect();
+    let flow = instance.flow();
+    let matched = (flow.origin == Origin::Configured).then_some(flow.id);
+    let joints = || instance.joints().into_iter().flat_map(|joints| &joints.all);
+    let chosen: Vec<_> = chosen_values(matched, joints().map(|(_, joint)| joint)).collect();
+    let value_of = |(span, joint): &(SpanId, Joint)| match joint {
+        Joint::Value { flow, rank, value } if chosen.contains(&(*flow, *rank, value)) => {
+            Some((*span, value_key(*flow, value)))
+        }
+        _ => None,
+    };
+    let values: Vec<(SpanId, Key)> = joints().filter_map(value_of).collect();
+    divide(&spans, &values)
+}
+
+/// The end of a divided trace, after the instances it was part of: its events by what became of them. Events of an
+/// instance that was over before are handed out; they came too late for it.
+pub fn end_divided(instance: &Instance) -> (Finished, Vec<(Key, Event)>) {
+    let empty = Joints::default();
+    let joints = instance.joints().unwrap_or(&empty);
+    let flow_id = joints.observed_flow.unwrap_or(FlowId(u32::MAX));
+    let Body::Detailed { events, .. } = instance.body() else {
+        let total = instance.events();
+        return (Finished::Divided { events: total, unmatched: 0, ignored: 0 }, Vec::new());
+    };
+    let divided = divided(instance, events);
+    let (mut observed, mut unmatched, mut ignored) = (0, 0, 0);
+    let mut late = Vec::new();
+    for event in events.iter().filter(|event| !event.flags.has(Flags::COPY)) {
+        let home = divided.get(&event.span);
+        if event.flags.has(Flags::IGNORED) {
+            ignored += 1;
+        } else if let Some(home) = home.filter(|home| !joints.observed.contains(home)) {
+            late.push((home.clone(), event.clone()));
+        } else if home.is_some() && event.facts.view(flow_id).is_some() {
+            observed += 1;
+        } else {
+            unmatched += 1;
+        }
+    }
+    (Finished::Divided { events: observed, unmatched, ignored }, late)
+}

@@ -1,0 +1,469 @@
+//! Which open traces are one instance: by links between them, and by values of business keys that they share.
+//!
+//! Knows neither events nor locks; it asks for one trace's [`Claim`] at a time. Invariant: a group has the same
+//! members whichever of them is asked about, so that no trace is a member of two groups, and nothing depends on which
+//! trace came first. (Beyond the cap on a group's size the order may matter.)
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::ids::{FlowId, Key, SpanId, TraceId};
+
+/// What a span says about where its trace belongs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Joint {
+    /// It took up work that a span of another trace had handed over.
+    Link {
+        /// That trace.
+        trace: TraceId,
+        /// That span.
+        span: SpanId,
+    },
+    /// It carries a value of a flow's business key.
+    Value {
+        /// The flow.
+        flow: FlowId,
+        /// Which of the flow's keys: a value of an earlier one makes those of later ones unimportant.
+        rank: u8,
+        /// The value.
+        value: Arc<str>,
+    },
+}
+
+impl Joint {
+    /// What it names, as seen from the instance found by `own`.
+    pub fn target(&self, own: &Key) -> Key {
+        match self {
+            Joint::Link { trace, .. } => own.beside(*trace),
+            Joint::Value { flow, value, .. } => value_key(*flow, value),
+        }
+    }
+}
+
+/// Where an open trace says that it belongs. Sorted, without repetition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// The instances of its business key's values.
+    pub values: Vec<Key>,
+    /// The traces that it is linked to.
+    pub links: Vec<Key>,
+    /// A configured flow takes it for what it holds itself.
+    pub is_matched: bool,
+    /// Traces with different values are connected with it, so that it belongs to none of them, even if only one of
+    /// these is left.
+    pub is_contested: bool,
+}
+
+impl Claim {
+    /// What the trace `own` claims by its joints; `matched` is the configured flow that its own events match.
+    pub fn of<'j>(
+        own: &Key,
+        matched: Option<FlowId>,
+        joints: impl Iterator<Item = &'j Joint> + Clone,
+    ) -> Self {
+        let values = chosen_values(matched, joints.clone()).map(|(flow, _, value)| value_key(flow, value));
+        let values: BTreeSet<Key> = values.collect();
+        let links = joints.filter(|joint| matches!(joint, Joint::Link { .. }));
+        let links: BTreeSet<Key> = links.map(|joint| joint.target(own)).filter(|to| to != own).collect();
+        let (values, links) = (values.into_iter().collect(), links.into_iter().collect());
+        Claim { values, links, is_matched: matched.is_some(), is_contested: false }
+    }
+
+    /// Whether its spans are divided among several values.
+    pub fn is_split(&self) -> bool {
+        self.values.len() > 1
+    }
+
+    /// Whether it took up work of several traces, and so is a tail that they share.
+    pub fn is_batch(&self) -> bool {
+        self.values.is_empty() && self.links.len() > 1
+    }
+
+    /// The one trace that it goes on with.
+    fn follows(&self) -> Option<&Key> {
+        match self.links.as_slice() {
+            [target] if !self.is_split() => Some(target),
+            _ => None,
+        }
+    }
+
+    /// Everything that it names.
+    pub fn targets(&self) -> impl Iterator<Item = &Key> {
+        self.values.iter().chain(&self.links)
+    }
+}
+
+/// The values that count: those of the flow that the trace matches, or else of the first flow that it has values of;
+/// and of these, those of the flow's first key that has any.
+pub fn chosen_values<'j>(
+    matched: Option<FlowId>,
+    joints: impl Iterator<Item = &'j Joint> + Clone,
+) -> impl Iterator<Item = (FlowId, u8, &'j Arc<str>)> {
+    let values = joints.filter_map(|joint| match joint {
+        Joint::Value { flow, rank, value } => Some((*flow, *rank, value)),
+        Joint::Link { .. } => None,
+    });
+    let of_flow = move |(flow, ..): &(FlowId, u8, _)| matched.is_none_or(|matched| matched == *flow);
+    let best = values.clone().filter(of_flow).map(|(flow, rank, _)| (flow, rank)).min();
+    values.filter(move |(flow, rank, _)| best == Some((*flow, *rank)))
+}
+
+/// What the instance of a business key's value is found by.
+pub fn value_key(flow: FlowId, value: &Arc<str>) -> Key {
+    Key::Named { flow, id: Arc::clone(value) }
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is open and claims this.
+    Open(Claim),
+    /// Its instance is over.
+    Closed,
+    /// Nothing of it has come.
+    Unknown,
+}
+
+/// Answers questions about open traces.
+pub trait Traces {
+    /// What is known of `key`.
+    fn standing(&self, key: &Key) -> Standing;
+    /// The open traces whose claims name `key`.
+    fn claimants(&self, key: &Key) -> Vec<Key>;
+}
+
+/// Traces that are one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// What the instance is found by: a key's value, or the trace that all others go on from.
+    pub key: Key,
+    /// The open traces (and the pushes to the value) that end with it. Sorted.
+    pub members: Vec<Key>,
+    /// Traces with several values, some of whose spans are part of it.
+    pub parts: Vec<Key>,
+    /// Traces that took up its work together with that of others.
+    pub tails: Vec<Key>,
+    /// Open traces that are connected with a member by a link and belong elsewhere.
+    pub neighbours: Vec<Key>,
+    /// A member is linked to a trace of which nothing has come.
+    pub awaits_link: bool,
+    /// A member that has nothing else to go by is linked to a trace whose instance is over, or that is divided.
+    pub missed_link: bool,
+    /// The instance of its value is over: what its members hold came too late.
+    pub is_late: bool,
+    /// It would have more traces than it may.
+    pub is_cut: bool,
+}
+
+/// How many batches may take up each other's work, one after the other, before the last stand alone.
+pub const MAX_DEPTH: usize = 8;
+
+/// What an open trace claims, without the values that do not count: those whose instance no configured flow would take.
+/// Else an attribute would join all the traffic that carries it, also what no flow asks for.
+pub fn claim_of(key: &Key, traces: &impl Traces, limit: usize) -> Option<Claim> {
+    Search::new(traces, limit).claim(key)
+}
+
+/// The group that `start` belongs to; `limit` is the most traces of a group, its tails included.
+pub fn group_of(start: &Key, traces: &impl Traces, limit: usize) -> Group {
+    let mut search = Search::new(traces, limit);
+    let component = search.component(start);
+    let key = search.home(start, &component);
+    let Assembled { members, parts, neighbours } = search.assemble(&key, component);
+    let tails = search.tails(&members);
+    let claims: Vec<Claim> = members.iter().filter_map(|member| search.claim(member)).collect();
+    let all_links = claims.iter().flat_map(|claim| &claim.links);
+    let awaits_link = all_links.into_iter().any(|link| search.standing(link) == Standing::Unknown);
+    let has_nothing_else = claims.iter().filter(|claim| claim.values.is_empty());
+    let missed_link = has_nothing_else.flat_map(|claim| &claim.links).any(|link| search.is_missed(link));
+    let named = matches!(key, Key::Named { .. });
+    Group {
+        awaits_link,
+        missed_link,
+        neighbours,
+        is_late: named && search.standing(&key) == Standing::Closed,
+        is_cut: search.is_cut,
+        key,
+        members: members.into_iter().collect(),
+        parts,
+        tails,
+    }
+}
+
+struct Search<'t, T> {
+    traces: &'t T,
+    limit: usize,
+    /// What the traces say.
+    said: HashMap<Key, Standing>,
+    /// The same with the values that count.
+    known: HashMap<Key, Standing>,
+    /// Whether values count.
+    taken: HashMap<Key, bool>,
+    is_cut: bool,
+}
+
+/// What belongs to one home.
+struct Assembled {
+    members: BTreeSet<Key>,
+    parts: Vec<Key>,
+    neighbours: Vec<Key>,
+}
+
+/// Traces that follow each other.
+struct Component {
+    keys: BTreeSet<Key>,
+    /// The only value among them; none if they follow a batch, which belongs to nobody alone, or are contested.
+    only_value: Option<Key>,
+}
+
+impl<'t, T: Traces> Search<'t, T> {
+    fn new(traces: &'t T, limit: usize) -> Self {
+        let (said, known, taken) = Default::default();
+        Search { traces, limit, said, known, taken, is_cut: false }
+    }
+
+    fn said(&mut self, key: &Key) -> &Standing {
+        self.said.entry(key.clone()).or_insert_with(|| self.traces.standing(key))
+    }
+
+    fn standing(&mut self, key: &Key) -> Standing {
+        if let Some(known) = self.known.get(key) {
+            return known.clone();
+        }
+        let mut standing = self.said(key).clone();
+        if let Standing::Open(claim) = &mut standing {
+            claim.values.retain(|value| self.is_taken(value));
+        }
+        self.known.insert(key.clone(), standing.clone());
+        standing
+    }
+
+    /// Whether a value counts: a push has named it, or a configured flow takes a trace that has it, or one that belongs
+    /// with such a trace and no other.
+    fn is_taken(&mut self, value: &Key) -> bool {
+        if let Some(known) = self.taken.get(value) {
+            return *known;
+        }
+        let by_itself = *self.said(value) != Standing::Unknown;
+        let claimants = self.traces.claimants(value);
+        let mut is_matched = |key: &Key| matches!(self.said(key), Standing::Open(claim) if claim.is_matched);
+        let taken = by_itself
+            || claimants.iter().any(&mut is_matched)
+            || claimants.iter().any(|claimant| self.is_connected_with_match(claimant, value));
+        self.taken.insert(value.clone(), taken);
+        taken
+    }
+
+    /// Whether a trace with a value is connected, by links and over traces without values, with one that a configured
+    /// flow takes, and with no other value.
+    fn is_connected_with_match(&mut self, start: &Key, value: &Key) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut is_matched = false;
+        let mut waiting = vec![start.clone()];
+        while let Some(key) = waiting.pop() {
+            let Standing::Open(claim) = self.said(&key).clone() else { continue };
+            if seen.len() >= self.limit || !seen.insert(key.clone()) {
+                continue;
+            }
+            if key != *start && !claim.values.is_empty() {
+                if claim.values != [value.clone()] {
+                    return false;
+                }
+                continue;
+            }
+            if claim.is_batch() || claim.is_contested {
+                return false;
+            }
+            is_matched |= claim.is_matched;
+            waiting.extend(claim.follows().cloned());
+            let mut followers = self.traces.claimants(&key);
+            followers.retain(|follower| {
+                matches!(self.said(follower), Standing::Open(claim) if claim.follows() == Some(&key))
+            });
+            waiting.extend(followers);
+        }
+        is_matched
+    }
+
+    fn claim(&mut self, key: &Key) -> Option<Claim> {
+        match self.standing(key) {
+            Standing::Open(claim) => Some(claim),
+            Standing::Closed | Standing::Unknown => None,
+        }
+    }
+
+    /// Whether a link leads nowhere: to an instance that is over, or to a trace that is divided among several.
+    fn is_missed(&mut self, link: &Key) -> bool {
+        match self.standing(link) {
+            Standing::Open(claim) => claim.is_split(),
+            Standing::Closed => true,
+            Standing::Unknown => false,
+        }
+    }
+
+    /// The open trace that an open trace goes on with; none if that one is divided, for then it is not known with
+    /// which part.
+    fn followed(&mut self, key: &Key) -> Option<Key> {
+        let target = self.claim(key)?.follows()?.clone();
+        let claim = self.claim(&target)?;
+        (!claim.is_split()).then_some(target)
+    }
+
+    fn followers(&mut self, key: &Key) -> Vec<Key> {
+        let mut followers = self.traces.claimants(key);
+        followers.retain(|claimant| self.followed(claimant).as_ref() == Some(key));
+        followers
+    }
+
+    /// All open traces that are connected with `start` by following each other.
+    fn component(&mut self, start: &Key) -> Component {
+        let mut keys = BTreeSet::new();
+        let mut values = BTreeSet::new();
+        let mut is_nobodys = false;
+        let mut waiting = vec![start.clone()];
+        while let Some(key) = waiting.pop() {
+            let Some(claim) = self.claim(&key).filter(|_| !keys.contains(&key)) else { continue };
+            if keys.len() >= self.limit {
+                self.is_cut = true;
+                break;
+            }
+            waiting.extend(self.followed(&key));
+            waiting.extend(self.followers(&key));
+            is_nobodys |= claim.is_batch() || claim.is_contested;
+            if !claim.is_split() {
+                values.extend(claim.values);
+            }
+            keys.insert(key);
+        }
+        let only_value = if values.len() == 1 && !is_nobodys { values.pop_first() } else { None };
+        Component { keys, only_value }
+    }
+
+    /// What the instance of a trace is found by: its own value; or the only value among the traces that it is
+    /// connected with; or the first value along the links back; or the trace where they begin.
+    fn home(&mut self, key: &Key, component: &Component) -> Key {
+        let Some(claim) = self.claim(key) else { return key.clone() };
+        match claim.values.as_slice() {
+            [] => {}
+            [value] => return value.clone(),
+            _ => return key.clone(),
+        }
+        if let Some(only) = &component.only_value {
+            return only.clone();
+        }
+        let mut way = vec![key.clone()];
+        while let Some(next) = self.followed(&way[way.len() - 1]) {
+            if let Some(value) = self.claim(&next).and_then(|claim| claim.values.first().cloned()) {
+                return value;
+            }
+            if let Some(place) = way.iter().position(|seen| *seen == next) {
+                // A circle begins nowhere; any of it will do, as long as all agree.
+                return way[place..].iter().min().cloned().unwrap_or(next);
+            }
+            way.push(next);
+        }
+        way.pop().unwrap_or_else(|| key.clone())
+    }
+
+    /// All open traces whose home is `home`, and those that are divided and have a share in it.
+    fn assemble(&mut self, home: &Key, component: Component) -> Assembled {
+        let mut parts = Vec::new();
+        let mut members = BTreeSet::new();
+        let mut neighbours = Vec::new();
+        let mut components = vec![component];
+        if matches!(home, Key::Named { .. }) {
+            members.extend(self.claim(home).is_some().then(|| home.clone()));
+            let mut seen: BTreeSet<Key> = components[0].keys.clone();
+            for claimant in self.traces.claimants(home) {
+                let Some(claim) = self.claim(&claimant) else { continue };
+                if claim.is_split() {
+                    parts.push(claimant);
+                } else if claim.values.contains(home) && !seen.contains(&claimant) {
+                    let component = self.component(&claimant);
+                    seen.extend(component.keys.iter().cloned());
+                    components.push(component);
+                }
+            }
+        }
+        for component in components {
+            for key in &component.keys {
+                if self.home(key, &component) != *home {
+                    neighbours.push(key.clone());
+                } else if !members.contains(key) {
+                    let has_room = members.len() < self.limit;
+                    self.is_cut |= !has_room;
+                    members.extend(has_room.then(|| key.clone()));
+                }
+            }
+        }
+        parts.sort();
+        Assembled { members, parts, neighbours }
+    }
+
+    /// The batches that took up work of `members`, what goes on from them, and the batches that took up that.
+    fn tails(&mut self, members: &BTreeSet<Key>) -> Vec<Key> {
+        let mut tails: BTreeSet<Key> = BTreeSet::new();
+        let mut edge: Vec<Key> = members.iter().cloned().collect();
+        for depth in 0.. {
+            let mut heads: Vec<Key> = edge.iter().flat_map(|key| self.traces.claimants(key)).collect();
+            heads.retain(|head| {
+                let is_batch = self.claim(head).is_some_and(|claim| claim.is_batch());
+                is_batch && !members.contains(head) && !tails.contains(head)
+            });
+            heads.sort();
+            heads.dedup();
+            if heads.is_empty() {
+                break;
+            }
+            if depth == MAX_DEPTH {
+                self.is_cut = true;
+                break;
+            }
+            edge.clear();
+            for head in heads {
+                let component = self.component(&head);
+                for key in &component.keys {
+                    if self.home(key, &component) == head && !tails.contains(key) {
+                        let has_room = members.len() + tails.len() < self.limit;
+                        self.is_cut |= !has_room;
+                        edge.extend(has_room.then(|| key.clone()));
+                        tails.extend(has_room.then(|| key.clone()));
+                    }
+                }
+            }
+        }
+        tails.into_iter().collect()
+    }
+}
+
+/// Which value each span of a divided trace belongs to: its own, or that of its nearest ancestor that has one.
+/// `spans` are (span, parent), `values` (span, value's key). A span that is not in the result belongs to none.
+pub fn divide(spans: &[(SpanId, SpanId)], values: &[(SpanId, Key)]) -> HashMap<SpanId, Key> {
+    let own: BTreeMap<SpanId, &Key> = {
+        let mut sorted: Vec<_> = values.iter().collect();
+        sorted.sort();
+        // Of several reports of one span with different values the least counts, whichever came first.
+        sorted.into_iter().rev().map(|(span, value)| (*span, value)).collect()
+    };
+    let parents: HashMap<SpanId, SpanId> = spans.iter().copied().collect();
+    let mut divided: HashMap<SpanId, Option<&Key>> = HashMap::new();
+    for &(span, _) in spans {
+        let mut way = Vec::new();
+        let mut at = Some(span);
+        let value = loop {
+            let Some(current) = at else { break None };
+            if let Some(known) = divided.get(&current) {
+                break *known;
+            }
+            // Known from here on, so that a circle ends.
+            divided.insert(current, own.get(&current).copied());
+            if own.contains_key(&current) {
+                break own.get(&current).copied();
+            }
+            way.push(current);
+            at = parents.get(&current).copied().filter(|parent| parents.contains_key(parent));
+        };
+        divided.extend(way.into_iter().map(|passed| (passed, value)));
+    }
+    divided.into_iter().filter_map(|(span, value)| Some((span, value?.clone()))).collect()
+}
