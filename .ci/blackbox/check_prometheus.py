@@ -106,8 +106,11 @@ def push_flow(running, name, identity, seconds, **fields):
 
 
 class Prometheus(Process):
-    def __init__(self, target):
+    """It scrapes the aggregator every second."""
+
+    def __init__(self, running):
         port = free_port()
+        target = running.metrics_url.removeprefix("http://").removesuffix("/metrics")
         self._url = f"http://127.0.0.1:{port}"
         config = {
             "global": {"scrape_interval": "1s"},
@@ -149,7 +152,6 @@ class Prometheus(Process):
 @contextmanager
 def prometheus(running):
     """A Prometheus that has scraped the aggregator once."""
-    target = running.metrics_url.removeprefix("http://").removesuffix("/metrics")
-    with Prometheus(target) as server:
+    with Prometheus(running) as server:
         eventually(lambda: server.query("up"), 1, "the first scrape", alive=server)
         yield server

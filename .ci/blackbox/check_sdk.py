@@ -107,14 +107,14 @@ class Service:
     """One service: a tracer provider of its own, with the SDK's default batch processor."""
 
     def __init__(self, name, exporter):
-        self._provider = TracerProvider(
+        self.provider = TracerProvider(
             resource=Resource.create({"service.name": name}), shutdown_on_exit=False
         )
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self.tracer = self._provider.get_tracer("blackbox")
+        self.provider.add_span_processor(BatchSpanProcessor(exporter))
+        self.tracer = self.provider.get_tracer("blackbox")
 
     def shut_down(self):
-        self._provider.shutdown()
+        self.provider.shutdown()
 
 
 class FlowRun:

@@ -4,7 +4,7 @@
     python run.py sdk promtool  those whose name contains one of the words
 
 A check is a function `check_...` in a file `check_*.py` beside this one. The environment names
-the programs: AGGREGATOR_BINARY, TELEMETRYGEN, COLLECTOR, PROMETHEUS, PROMTOOL
+the programs: AGGREGATOR_BINARY, TELEMETRYGEN, COLLECTOR, PROMETHEUS, PROMTOOL, RABBITMQ, EPMD
 (`.ci/run blackbox` sets them).
 """
 
