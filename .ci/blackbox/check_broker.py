@@ -6,9 +6,10 @@ This process's clock tells how long each message was in the queue. Prometheus ha
 import time
 from dataclasses import dataclass
 
+from opentelemetry import propagate
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.pika import PikaInstrumentor
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Link, SpanKind, get_current_span
 
 from check_prometheus import Prometheus
 from check_sdk import Service
@@ -55,6 +56,33 @@ def check_the_time_in_the_queue_is_seen_in_prometheus():
         expect_all_accounted_for(scrape)
         coarse = sum(order.flow == FOLDED["name"] for order in orders)
         expect_equal(scrape.total("latency_aggregator_coarse_paths_total"), coarse, "coarse paths")
+        server.expect_every_scrape_worked()
+
+
+def check_a_batch_consumer_ends_each_of_its_flows():
+    """One span works on all messages, in a trace of its own that only links to theirs.
+
+    Each order has the latency of its own, and all of them share the work of that span. The
+    span's own trace is no flow that anybody waited for.
+    """
+    with aggregator(flows=[FOLDED, WHOLE]) as running, Prometheus(running) as server:
+        with rabbitmq() as broker:
+            orders = place_orders(broker, running)
+            time.sleep(SECONDS_IN_QUEUE)
+            ship_together(broker, running, orders)
+
+        expect_in_prometheus(server, orders)
+        expect_seen(server, "flow_latency_seconds_count", len(orders), 0)
+        expect_seen(server, "flow_closed_total", len(orders), 0, outcome="ok")
+        expect_seen(server, "flow_closed_total", 1, 0, outcome="shared")
+        expect_seen(server, "flow_closed_total", len(orders) + 1, 0)
+        expect_seen(server, "flow_stage_seconds_count", 1, 0, stage="shipping")
+        expect_seen(server, "flow_stage_seconds_sum", SECONDS_OF_WORK, 0.1, stage="shipping")
+        scrape = running.settle()
+        spans_of_an_order, spans_of_the_batch = 2, 1
+        expected = spans_of_an_order * len(orders) + spans_of_the_batch
+        expect_equal(scrape.received(), expected, "events received")
+        expect_all_accounted_for(scrape)
         server.expect_every_scrape_worked()
 
 
@@ -146,6 +174,29 @@ def ship_one_by_one(broker, running, orders):
 
         eventually(number_of_shipped, len(orders), "orders that were shipped", alive=broker)
     shipping.shut_down()
+
+
+def ship_together(broker, running, orders):
+    """The messages are fetched, for which the instrumentation makes no spans, and worked on."""
+    shipping = Service("shipping", exporter(running))
+    with broker.connect() as connection:
+        channel = connection.channel()
+        messages = [channel.basic_get(QUEUE, auto_ack=True) for _ in orders]
+    links = [Link(producer(properties)) for _method, properties, _body in messages]
+
+    taken = time.monotonic()
+    with shipping.tracer.start_as_current_span(
+        "orders process", kind=SpanKind.CONSUMER, links=links
+    ):
+        time.sleep(SECONDS_OF_WORK)
+    for order in orders:
+        order.taken, order.shipped = taken, time.monotonic()
+    shipping.shut_down()
+
+
+def producer(properties):
+    """The span that sent a message, as the message's headers name it."""
+    return get_current_span(propagate.extract(properties.headers)).get_span_context()
 
 
 def instrumented_channel(connection, service):
