@@ -18,6 +18,8 @@ pub mod listener;
 
 pub mod config;
 
+pub mod replay;
+
 pub mod app;
 
 pub mod cli;

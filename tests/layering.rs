@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// The folders and files of `src`, and the parts of the crate that each may name.
-const MAY_KNOW: [(&str, &[&str]); 11] = [
+const MAY_KNOW: [(&str, &[&str]); 12] = [
     ("domain", &["domain"]),
     ("mapping", &["mapping", "domain"]),
     ("aggregator", &["aggregator", "domain"]),
@@ -15,6 +15,7 @@ const MAY_KNOW: [(&str, &[&str]); 11] = [
     ("web", &["web", "pipeline", "metrics"]),
     ("listener", &[]),
     ("config", &["config", "mapping"]),
+    ("replay", &["replay", "mapping", "domain"]),
     ("cli", &["app", "config", "domain", "mapping"]),
     (
         "app",
@@ -27,11 +28,11 @@ const CRATES: [(&str, &[&str]); 10] = [
     ("axum", &["receiver", "web", "listener", "app"]),
     ("hyper", &["listener", "cli"]),
     ("tonic", &["receiver"]),
-    ("opentelemetry_proto", &["receiver"]),
+    ("opentelemetry_proto", &["receiver", "replay"]),
     ("opentelemetry", &["mapping"]),
     ("prometheus", &["metrics"]),
     ("dashmap", &["aggregator", "mapping"]),
-    ("serde_json", &["mapping", "receiver", "web", "config", "cli"]),
+    ("serde_json", &["mapping", "receiver", "web", "config", "replay", "cli"]),
     ("serde_saphyr", &["config"]),
     ("tokio", &["pipeline", "receiver", "web", "listener", "app", "cli", "main"]),
 ];

@@ -25,6 +25,8 @@
 mod object;
 mod scalar;
 
+pub(crate) use scalar::bytes_of_base64;
+
 use super::{DecodeError, SpanFields, Text, TraceVisitor, Value};
 use object::{Each, Element, Fields, Object, Optional, read_or_default, read_part};
 use scalar::{Base64, Characters, Double, EnumNumber, Hexadecimal, Id, Integer};

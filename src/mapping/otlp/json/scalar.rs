@@ -238,7 +238,7 @@ impl<'de> DeserializeSeed<'de> for Base64 {
 }
 
 /// Bytes of base64 in the standard or the URL-safe alphabet, padded or not.
-fn bytes_of_base64(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn bytes_of_base64(text: &[u8]) -> Option<Vec<u8>> {
     let digits = match text {
         [digits @ .., b'=', b'='] | [digits @ .., b'='] if text.len().is_multiple_of(4) => digits,
         _ => text,
