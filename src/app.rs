@@ -59,6 +59,7 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<Pipeline, ConfigError> {
         series_per_family: config.metrics.series_per_family,
         buckets: config.defaults.buckets.bounds().into(),
         ancestor_gauge: config.push.ancestor_gauge,
+        critical_path_histogram: config.metrics.critical_path_histogram,
         rejection_reasons: Rejection::ALL.map(Rejection::as_str).to_vec(),
     };
     let metrics = Metrics::new(settings, &catalog, Arrival::ORIGIN);

@@ -178,11 +178,17 @@ pub struct Metrics {
     pub zero_first: Duration,
     /// Series with label values of their own, for each family and flow; further ones share an overflow series.
     pub series_per_family: usize,
+    /// Whether each stage's share of a latency is also shown as the distribution `flow_critical_path_share_seconds`.
+    pub critical_path_histogram: bool,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Metrics { zero_first: Duration::from_secs(15), series_per_family: 2000 }
+        Metrics {
+            zero_first: Duration::from_secs(15),
+            series_per_family: 2000,
+            critical_path_histogram: false,
+        }
     }
 }
 
@@ -262,6 +268,7 @@ impl Config {
             ("push.request_bytes", self.push.request_bytes),
             ("limits.instances", self.limits.instances),
             ("limits.events_per_instance", self.limits.events_per_instance),
+            ("limits.traces_per_instance", self.limits.traces_per_instance),
             ("metrics.series_per_family", self.metrics.series_per_family),
         ];
         if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {

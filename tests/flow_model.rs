@@ -206,6 +206,7 @@ impl Plan {
                     .with(Flags::PARENT_IS_LOCAL.when(*local && *parent != 0));
                 let facts = Facts {
                     service: STAGES[*service].into(),
+                    name: "".into(),
                     matched: spec.matched(self).map(|flow| FlowId(flow as u32)),
                     also: Box::default(),
                     views: (0..self.pushed())
@@ -222,6 +223,7 @@ impl Plan {
                     said.filter_map(|(name, value)| Some(((*name).into(), VALUES[(*value)?].into())));
                 let facts = Facts {
                     service: STAGES[*stage].into(),
+                    name: "".into(),
                     matched: None,
                     also: Box::default(),
                     views: Box::default(),

@@ -300,6 +300,23 @@ fn the_histogram_of_a_push_shows_at_once() {
     assert!(!page.samples("flow_closed_total", &[("flow", "order")]).is_empty());
 }
 
+#[test]
+fn the_shares_of_the_critical_path_are_a_distribution_for_those_who_ask() {
+    for wanted in [false, true] {
+        let server = Launch::config(QUICK)
+            .args(&["--metrics.critical_path_histogram", if wanted { "true" } else { "false" }])
+            .start();
+        let spans = (1..=3).map(|trace| span(trace, 1)).collect();
+        assert_eq!(export(&server, Way::Grpc, &request("shop", spans)), Answer::Accepted);
+        let closed = |page: &Page| page.sum("flow_latency_seconds_count", &[]) == 3.0;
+        let page = server.until("all is closed", closed);
+        let shares = |suffix: &str| page.sum(&format!("flow_critical_path_share_seconds_{suffix}"), &[]);
+        let expected =
+            if wanted { (3.0, page.sum("flow_critical_path_seconds_total", &[])) } else { (0.0, 0.0) };
+        assert_eq!((shares("count"), shares("sum")), expected);
+    }
+}
+
 fn sum(page: &Page, name: &str) -> f64 {
     page.sum(&format!("latency_aggregator_{name}"), &[])
 }

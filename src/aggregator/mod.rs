@@ -690,6 +690,7 @@ mod tests {
         };
         let facts = Facts {
             service: stage,
+            name: Arc::from(""),
             matched: None,
             also: Box::default(),
             views: Box::default(),

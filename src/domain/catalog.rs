@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::flow::{Flow, Keys, Labels, Measure, OnIncomplete, Origin, Timers};
 use super::ids::FlowId;
@@ -139,6 +140,7 @@ fn plain(id: FlowId, name: Arc<str>, origin: Origin, timers: Timers) -> Flow {
         keys: Keys::Trace,
         also: false,
         timers,
+        max_clock_skew: Duration::ZERO,
         start: None,
         ends: Vec::new(),
         expect: Vec::new(),

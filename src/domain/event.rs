@@ -109,6 +109,8 @@ impl Flags {
 pub struct Facts {
     /// `service.name`; for a push, its stage. Part of the event's identity.
     pub service: Arc<str>,
+    /// The span's name, for people; empty for a push.
+    pub name: Arc<str>,
     /// The first flow in file order that the event matches.
     pub matched: Option<FlowId>,
     /// The flows that are `also` there and that the event matches.

@@ -22,6 +22,8 @@ pub struct Flow {
     pub also: bool,
     /// How long each kind of waiting may last.
     pub timers: Timers,
+    /// How far a served call may be moved into the call that waited for it, for the critical path.
+    pub max_clock_skew: Duration,
     /// What begins it; `None`: the earliest event.
     pub start: Option<Boundary>,
     /// What ends it, any of them; empty: the latest event. At most [`Flow::MAX_ENDS`].

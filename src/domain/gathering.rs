@@ -41,6 +41,7 @@ pub struct Gathering {
     roles: Vec<Role>,
     stubs: Vec<(u16, Stub)>,
     numbers: HashMap<TraceId, u16>,
+    traces: Vec<Key>,
     /// Which span took up the work of which span of which trace.
     links: Vec<((u16, SpanId), (TraceId, SpanId))>,
     awaits_link: bool,
@@ -64,6 +65,7 @@ impl Gathering {
             roles: Vec::new(),
             stubs: Vec::new(),
             numbers: HashMap::new(),
+            traces: Vec::new(),
             links: Vec::new(),
             awaits_link: group.awaits_link,
             missed_link: group.missed_link,
@@ -74,6 +76,7 @@ impl Gathering {
     pub fn add(&mut self, key: &Key, instance: &Instance, role: Role) {
         let member = u16::try_from(self.roles.len()).unwrap_or(Handover::ELSEWHERE - 1);
         self.roles.push(role);
+        self.traces.push(key.clone());
         self.join_clocks(instance.clocks(), role);
         self.numbers.extend(key.trace().map(|trace| (trace, member)));
         let joints = instance.joints();
@@ -183,6 +186,7 @@ impl Gathering {
             is_shared,
             awaits_link: self.awaits_link,
             missed_link: self.missed_link && !is_shared,
+            traces: self.traces,
         };
         stub.conclude(flow, self.key, &clocks, ending, rules)
     }

@@ -410,8 +410,16 @@ impl Instance {
             }
             Body::Stub(stub) => *stub,
         };
-        let ending =
-            Ending { reason, now, loss, due: wake, is_shared: false, awaits_link: false, missed_link: false };
+        let ending = Ending {
+            reason,
+            now,
+            loss,
+            due: wake,
+            is_shared: false,
+            awaits_link: false,
+            missed_link: false,
+            traces: Vec::new(),
+        };
         stub.conclude(flow, key, &clocks, ending, rules)
     }
 

@@ -17,6 +17,7 @@ pub mod labels;
 pub mod names;
 pub mod outline;
 pub mod result;
+pub mod skew;
 mod stub;
 pub mod summary;
 pub mod time;

@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::critical_path::{Timed, critical_path};
+use super::critical_path::{CriticalPath, Spent, Step, Timed, critical_path};
 use super::event::{Event, Flags, Identity, Kind, View};
 use super::flow::{Boundary, Flow, Measure};
 use super::ids::SpanId;
-use super::result::{PathShare, Transition};
-use super::summary::{shares, unknown};
+use super::result::{PathStep, Skew, Transition};
+use super::skew::{Clocked, Edge, Misplaced, align};
+use super::summary::named;
 use super::time::EventTime;
 
 /// One event, without what is shared and without what it says for labels.
@@ -71,6 +72,17 @@ impl Handover {
     pub fn from_elsewhere(span: SpanId) -> Self {
         Handover { to: (0, span), from: (Self::ELSEWHERE, SpanId::NONE) }
     }
+}
+
+/// A critical path with the names of its stages, and what was odd about it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NamedPath {
+    /// From the end to the start; the events are places in the outline.
+    pub steps: Vec<PathStep>,
+    /// Where clocks disagree.
+    pub skews: Vec<Skew>,
+    /// Parents that led in a circle.
+    pub cycles: u64,
 }
 
 /// What single events say about the flow as a whole. Joining is idempotent.
@@ -322,33 +334,51 @@ impl Outline {
         by_status || ended_as_error || self.signals.push_error
     }
 
-    /// The critical path of a latency, by stage. The events must be in an order that depends on their content only.
-    pub fn critical_path(&self, flow: &Flow, from: EventTime, to: EventTime) -> (Vec<PathShare>, u64) {
+    /// The critical path of a latency. The events must be in an order that depends on their content only.
+    pub fn critical_path(&self, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
         let family = self.family();
         let places: Vec<usize> = (0..self.nodes.len()).filter(|&place| self.nodes[place].counts).collect();
         let place_of = |node: usize| places.binary_search(&node).ok();
-        let timed: Vec<Timed> = places
+        let stage = |place: usize| &self.stages[usize::from(self.nodes[places[place]].stage)];
+        let mut clocked: Vec<Clocked> = places
             .iter()
             .map(|&place| {
                 let node = &self.nodes[place];
                 let parent = family.cause(&self.nodes, place).filter(|&parent| self.nodes[parent].counts);
-                let start = self.work_start(&family, place);
-                Timed { start: start.min(node.end), end: node.end, parent: parent.and_then(place_of) }
+                let start = self.work_start(&family, place).min(node.end);
+                let edge = parent.map_or(Edge::Other, |parent| edge(&self.nodes[parent], node));
+                Clocked { start, end: node.end, parent: parent.and_then(place_of), edge }
             })
             .collect();
         let ends_flow = |place: &usize| {
-            let stage = &self.stages[usize::from(self.nodes[places[*place]].stage)];
-            let in_end_stage = flow.ends.iter().any(|end| end.boundary.stage.as_ref() == Some(stage));
-            (in_end_stage, timed[*place].end == to, *place)
+            let in_end_stage = flow.ends.iter().any(|end| end.boundary.stage.as_ref() == Some(stage(*place)));
+            (in_end_stage, clocked[*place].end == to, *place)
         };
         let by_root =
             || family.root(&self.nodes).and_then(place_of).filter(|_| flow.measure == Measure::Root);
-        let at_the_end = |place: &usize| timed[*place].end == to || timed[*place].start == to;
-        let last = by_root().or_else(|| (0..timed.len()).filter(at_the_end).max_by_key(ends_flow));
-        let Some(last) = last else { return (unknown(to.nanoseconds_since(from)), 0) };
-        let path = critical_path(&timed, last, from, to);
-        let stage = |place: usize| &self.stages[usize::from(self.nodes[places[place]].stage)];
-        (shares(&path.steps, stage), path.cycles)
+        let at_the_end = |place: &usize| clocked[*place].end == to || clocked[*place].start == to;
+        let last = by_root().or_else(|| (0..clocked.len()).filter(at_the_end).max_by_key(ends_flow));
+        let misplaced = align(&mut clocked, flow.max_clock_skew);
+        let skew = |misplaced: &Misplaced| {
+            let from = clocked[misplaced.span].parent.unwrap_or(misplaced.span);
+            Skew {
+                from: Arc::clone(stage(from)),
+                to: Arc::clone(stage(misplaced.span)),
+                nanoseconds: misplaced.nanoseconds,
+                corrected: misplaced.moved,
+            }
+        };
+        let skews = misplaced.iter().map(skew).collect();
+        let timed: Vec<Timed> = clocked
+            .iter()
+            .map(|span| Timed { start: span.start, end: span.end, parent: span.parent })
+            .collect();
+        let path = match last {
+            Some(last) => critical_path(&timed, last, from, to),
+            None => CriticalPath { steps: vec![Step { from, to, spent: Spent::Unknown }], cycles: 0 },
+        };
+        let steps = named(&path.steps, |place| (stage(place), Some(places[place])));
+        NamedPath { steps, skews, cycles: path.cycles }
     }
 
     /// The longest way between each two stages: over queues, and from push to push.
@@ -493,6 +523,16 @@ impl Signals {
             self.push_error |= in_error;
             self.finals |= event.flags.has(Flags::FINAL);
         }
+    }
+}
+
+/// What a span has to do with its parent, as far as clocks are concerned. Only a call that is served in another stage
+/// tells whether they agree: its parent waits for it.
+fn edge(parent: &Node, node: &Node) -> Edge {
+    match (parent.kind, node.kind) {
+        (Kind::Client, Kind::Server) if parent.stage != node.stage => Edge::Served,
+        _ if parent.stage == node.stage && parent.member == node.member => Edge::SameClock,
+        _ => Edge::Other,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::event::Event;
 use super::flow::Flow;
 use super::ids::Key;
-use super::time::Arrival;
+use super::time::{Arrival, EventTime};
 
 /// How an instance ended for its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,10 +123,60 @@ pub struct Closed {
     pub path: Vec<PathShare>,
     /// How long it took from one stage into another.
     pub transitions: Vec<Transition>,
+    /// Calls that were served outside of the time in which they were waited for: clocks disagree.
+    pub skews: Vec<Skew>,
     /// When it should have been closed.
     pub due: Arrival,
     /// What else is worth counting.
     pub notes: Notes,
+    /// What it is explained by.
+    pub detail: Detail,
+}
+
+/// What an instance is explained by, beside what it measured.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Detail {
+    /// Its traces, by the numbers in `events`; empty where there is only the one that it is found by.
+    pub traces: Vec<Key>,
+    /// Its events in the order of their start, each with the number of its trace; none of those that were folded.
+    pub events: Vec<(u16, Event)>,
+    /// The critical path, from the end to the start.
+    pub steps: Vec<PathStep>,
+}
+
+/// One stretch of a critical path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathStep {
+    /// Its earlier end.
+    pub from: EventTime,
+    /// Its later end.
+    pub to: EventTime,
+    /// Whose it is; empty for what cannot be attributed.
+    pub stage: Arc<str>,
+    /// How the time was spent.
+    pub kind: PathKind,
+    /// The place among the events of the one that worked or was waited for.
+    pub event: Option<usize>,
+}
+
+impl PathStep {
+    /// Its length.
+    pub fn nanoseconds(&self) -> u64 {
+        self.to.nanoseconds_since(self.from)
+    }
+}
+
+/// A served call that does not lie within the call that waited for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skew {
+    /// The stage that waited.
+    pub from: Arc<str>,
+    /// The stage that served.
+    pub to: Arc<str>,
+    /// By how much the clocks seem to disagree, at least half of it as the ways there and back are unknown.
+    pub nanoseconds: u64,
+    /// Whether that is within `max_clock_skew`, so that the critical path has been corrected.
+    pub corrected: bool,
 }
 
 /// What one stage of a closed instance measured.

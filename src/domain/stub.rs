@@ -12,9 +12,9 @@ use super::event::{Event, Flags, Kind};
 use super::flow::{Flow, Keys, Measure, OnIncomplete, Origin};
 use super::ids::{Key, SpanId};
 use super::instance::{Recorded, Rules};
-use super::outline::{Handover, Outline, Progress};
-use super::result::{Closed, Finished, Latency, Notes, Outcome, PathShare, Reason, StageTime};
-use super::summary::{Counts, Extent, StageSummary, Summary, unknown};
+use super::outline::{Handover, NamedPath, Outline, Progress};
+use super::result::{Closed, Detail, Finished, Latency, Notes, Outcome, PathShare, Reason, StageTime};
+use super::summary::{Counts, Extent, StageSummary, Summary, shares, unknown};
 use super::time::{Arrival, EventTime, nanoseconds};
 
 /// An instance folded to what its closing needs.
@@ -24,6 +24,8 @@ pub(super) struct Stub {
     pub(super) summary: Summary,
     /// CONSUMER spans whose producer has not come, each with its trace: their start is not known yet.
     pub(super) waiting: Vec<(u16, Event)>,
+    /// The events of the outline, in its order, while all are at hand.
+    events: Vec<(u16, Event)>,
     /// Whether every event is in the outline, in an order that depends on content only.
     exact: bool,
     pub(super) coarsened: u64,
@@ -32,7 +34,7 @@ pub(super) struct Stub {
 }
 
 /// How and when an instance ends.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Ending {
     pub(super) reason: Reason,
     pub(super) now: Arrival,
@@ -45,6 +47,8 @@ pub(super) struct Ending {
     /// A trace that it is linked to never came, or was over already.
     pub(super) awaits_link: bool,
     pub(super) missed_link: bool,
+    /// Its traces, if they are several.
+    pub(super) traces: Vec<Key>,
 }
 
 impl Stub {
@@ -62,26 +66,29 @@ impl Stub {
             outline,
             summary: Summary::default(),
             waiting: Vec::new(),
+            events: Vec::new(),
             exact: true,
             coarsened: 0,
             own: None,
         };
-        for (member, event) in events {
-            if !stub.outline.may_have_waited(member, &event) {
-                stub.summary.join(flow, &event, event.start);
+        for (member, event) in &events {
+            let member = *member;
+            if !stub.outline.may_have_waited(member, event) {
+                stub.summary.join(flow, event, event.start);
                 continue;
             }
             let start = match parents.get(&(member, event.parent)) {
-                Some(producer) if !stub.outline.took_up(member, &event) => {
+                Some(producer) if !stub.outline.took_up(member, event) => {
                     Some(producer.map_or(event.start, |start| start.max(event.start)))
                 }
-                _ => stub.outline.consumer_start(member, &event),
+                _ => stub.outline.consumer_start(member, event),
             };
             match start {
-                Some(start) => stub.summary.join(flow, &event, start),
-                None => stub.waiting.push((member, event)),
+                Some(start) => stub.summary.join(flow, event, start),
+                None => stub.waiting.push((member, event.clone())),
             }
         }
+        stub.events = events;
         stub
     }
 
@@ -90,6 +97,7 @@ impl Stub {
         let events = events.into_iter().map(|event| (0, event)).collect();
         let mut stub = Stub::exact(flow, events, links.map(Handover::from_elsewhere).collect());
         stub.exact = false;
+        stub.events = Vec::new();
         stub.coarsened += stub.summary.coarsen();
         stub
     }
@@ -124,6 +132,7 @@ impl Stub {
         self.summary.merge(flow, other.summary);
         self.waiting.extend(other.waiting.into_iter().map(|(_, event)| (member, event)));
         self.exact = false;
+        self.events = Vec::new();
         self.coarsened += other.coarsened + self.summary.coarsen();
     }
 
@@ -221,7 +230,7 @@ impl Stub {
         ending: Ending,
         age: Duration,
     ) -> Closed {
-        let Ending { reason, due, .. } = ending;
+        let (reason, due) = (ending.reason, ending.due);
         let bounds = self.bounds(&flow, progress);
         let ended = matches!(outcome, Outcome::Ok | Outcome::Error);
         let reversed = ended && bounds.is_some_and(|(start, end)| end < start);
@@ -240,7 +249,7 @@ impl Stub {
             Outcome::Shared => self.stage_times(None),
             _ => observed_from.map_or_else(Vec::new, |start| self.stage_times(Some(start))),
         };
-        let (path, cycles) = self.path(&flow, latency, bounds);
+        let (NamedPath { steps, skews, cycles }, path) = self.path(&flow, latency, bounds);
         let transitions = if observed_from.is_some() { self.outline.transitions() } else { Vec::new() };
         let missing = |(bit, _): &(usize, &Arc<str>)| progress.expected & (1 << bit) == 0;
         let missing_stages = match outcome {
@@ -277,24 +286,34 @@ impl Stub {
             missing_stages,
             path,
             transitions,
+            skews,
             due,
             notes,
+            detail: Detail { traces: ending.traces, events: self.events, steps },
         }
     }
 
-    /// Which stage took how much of the latency.
-    fn path(&self, flow: &Flow, latency: Latency, bounds: Extent) -> (Vec<PathShare>, u64) {
+    /// Which stage took how much of the latency: the path, and what each stage's share of it is.
+    fn path(&self, flow: &Flow, latency: Latency, bounds: Extent) -> (NamedPath, Vec<PathShare>) {
         match (latency, bounds) {
-            (Latency::Unobserved, _) => (Vec::new(), 0),
+            (Latency::Unobserved, _) => Default::default(),
             (Latency::Finite(nanoseconds), Some((from, to))) if to.nanoseconds_since(from) == nanoseconds => {
-                if self.exact {
-                    self.outline.critical_path(flow, from, to)
-                } else {
-                    (self.summary.coarse_path(from, to), 0)
-                }
+                let path = self.path_between(flow, from, to);
+                let shares = shares(&path.steps);
+                (path, shares)
             }
             // What never ended has no path; the time that passed is nobody's.
-            (Latency::Finite(nanoseconds) | Latency::Infinite(nanoseconds), _) => (unknown(nanoseconds), 0),
+            (Latency::Finite(nanoseconds) | Latency::Infinite(nanoseconds), _) => {
+                (NamedPath::default(), unknown(nanoseconds))
+            }
+        }
+    }
+
+    fn path_between(&self, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
+        if self.exact {
+            self.outline.critical_path(flow, from, to)
+        } else {
+            NamedPath { steps: self.summary.coarse_path(from, to), ..NamedPath::default() }
         }
     }
 

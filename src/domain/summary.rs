@@ -12,7 +12,7 @@ use super::flow::{At, Boundary, Flow, Measure};
 use super::intervals::Intervals;
 use super::labels::Candidates;
 use super::outline::Outline;
-use super::result::{PathKind, PathShare};
+use super::result::{PathKind, PathShare, PathStep};
 use super::time::EventTime;
 
 /// Earliest and latest moment of a latency, in event time, if it has one.
@@ -158,7 +158,7 @@ impl Summary {
     }
 
     /// The critical path at the level of stages.
-    pub fn coarse_path(&self, from: EventTime, to: EventTime) -> Vec<PathShare> {
+    pub fn coarse_path(&self, from: EventTime, to: EventTime) -> Vec<PathStep> {
         let mut stages: Vec<&StageSummary> = self.stages.iter().collect();
         stages.sort_by(|a, b| a.name.cmp(&b.name));
         let (mut intervals, mut names) = (Vec::new(), Vec::new());
@@ -166,7 +166,7 @@ impl Summary {
             intervals.extend_from_slice(stage.intervals.as_slice());
             names.resize(intervals.len(), &stage.name);
         }
-        shares(&coarse_path(&intervals, from, to).steps, |place| names[place])
+        named(&coarse_path(&intervals, from, to).steps, |place| (names[place], None))
     }
 
     /// Bounds the memory of a stub; returns how many gaps inside stages were lost.
@@ -175,17 +175,25 @@ impl Summary {
     }
 }
 
-/// Sums the steps of a path by stage and kind, in the order of the stages' names.
-pub fn shares<'a>(steps: &[Step], stage: impl Fn(usize) -> &'a Arc<str>) -> Vec<PathShare> {
+/// The steps of a path with the names of their stages; `whose` tells the stage and the event of a place in the walk.
+pub fn named<'a>(steps: &[Step], whose: impl Fn(usize) -> (&'a Arc<str>, Option<usize>)) -> Vec<PathStep> {
     let none = Arc::from("");
+    let name = |step: &Step| {
+        let ((stage, event), kind) = match step.spent {
+            Spent::Working(place) => (whose(place), PathKind::Work),
+            Spent::Waiting(place) => (whose(place), PathKind::Wait),
+            Spent::Unknown => ((&none, None), PathKind::Unknown),
+        };
+        PathStep { from: step.from, to: step.to, stage: Arc::clone(stage), kind, event }
+    };
+    steps.iter().map(name).collect()
+}
+
+/// Sums the steps of a path by stage and kind, in the order of the stages' names.
+pub fn shares(steps: &[PathStep]) -> Vec<PathShare> {
     let mut sums: BTreeMap<(&Arc<str>, PathKind), u64> = BTreeMap::new();
     for step in steps {
-        let key = match step.spent {
-            Spent::Working(event) => (stage(event), PathKind::Work),
-            Spent::Waiting(event) => (stage(event), PathKind::Wait),
-            Spent::Unknown => (&none, PathKind::Unknown),
-        };
-        *sums.entry(key).or_default() += step.nanoseconds();
+        *sums.entry((&step.stage, step.kind)).or_default() += step.nanoseconds();
     }
     let share = |((stage, kind), nanoseconds): ((&Arc<str>, _), _)| {
         let stage = Arc::clone(stage);

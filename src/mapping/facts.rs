@@ -19,6 +19,7 @@ pub struct SpanRules {
     ignore: Vec<Condition>,
     built_in: Option<BuiltIn>,
     service: Slot,
+    name: Slot,
     /// Business keys. They are read of each span, since their values are many.
     keys: Vec<KeyRule>,
     /// How many of the paths the interned outcome depends on; what comes behind is read for keys and links only.
@@ -91,9 +92,10 @@ impl SpanRules {
         built_in: Option<FlowId>,
     ) -> Self {
         let service = table.slot(Path::ResourceAttribute("service.name".into()));
+        let name = table.slot(Path::SpanName);
         let built_in = built_in.map(|id| BuiltIn {
             id,
-            name: table.slot(Path::SpanName),
+            name,
             route: table.slot(Path::SpanAttribute("http.route".into())),
             methods: ["http.request.method", "http.method"]
                 .map(|key| table.slot(Path::SpanAttribute(key.into()))),
@@ -104,6 +106,7 @@ impl SpanRules {
             ignore,
             built_in,
             service,
+            name,
             keys: Vec::new(),
             interned: 0,
             operations: Vec::new(),
@@ -190,6 +193,9 @@ impl SpanRules {
     fn evaluate(&self, slots: &Slots<'_, '_>, is_entry: bool) -> Interned {
         let service = slots.value(self.service).map(text_of).filter(|name| !name.is_empty());
         let service = self.cut(service.as_deref().unwrap_or("unknown_service"));
+        // Only people read it: that it was cut is not counted.
+        let name = slots.value(self.name).map(text_of);
+        let name = Arc::from(cut(name.as_deref().unwrap_or_default(), self.value_bytes).0);
         let mut views: Vec<View> = self.flows.iter().map(|rule| self.view(rule, slots, &service)).collect();
         let holds = |rule: &&FlowRule| rule.matches.as_ref().is_some_and(|condition| condition.holds(slots));
         let mut matched = self.flows.iter().filter(|rule| !rule.also).find(holds).map(|rule| rule.id);
@@ -204,7 +210,7 @@ impl SpanRules {
             matched = None;
             also = Box::default();
         }
-        (Arc::new(Facts { service, matched, also, views: views.into(), push: None }), ignored)
+        (Arc::new(Facts { service, name, matched, also, views: views.into(), push: None }), ignored)
     }
 
     fn view(&self, rule: &FlowRule, slots: &Slots<'_, '_>, service: &Arc<str>) -> View {

@@ -125,6 +125,7 @@ pub fn map_push(
     let view_labels = declared(&flow, &labels, &mut warnings);
     let facts = Facts {
         service: Arc::clone(&stage),
+        name: Arc::from(""),
         matched: None,
         also: Box::default(),
         views: Box::default(),

@@ -6,12 +6,13 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::Settings;
 use super::histogram::{Bounds, Histogram};
 use super::series::{Open, SeriesMap};
 use super::snapshot::{Kind, Series, Value};
 use crate::domain::flow::{Flow, Labels, Origin};
 use crate::domain::labels::Label;
-use crate::domain::result::{Closed, Latency, Outcome, PathKind, Reason, Transition};
+use crate::domain::result::{Closed, Latency, Outcome, PathKind, Reason, Skew, Transition};
 use crate::domain::time::{Arrival, EventTime, nanoseconds};
 
 /// A family that all flows share.
@@ -20,9 +21,11 @@ pub(super) enum Shared {
     Latency,
     Closed,
     CriticalPath,
+    CriticalPathShare,
     Stage,
     StageOffset,
     Transition,
+    ClockSkew,
     MissingStage,
     Slo,
     SloObjective,
@@ -33,13 +36,15 @@ pub(super) enum Shared {
 
 impl Shared {
     /// All of them in the order in which they are shown.
-    pub(super) const ALL: [Shared; 12] = [
+    pub(super) const ALL: [Shared; 14] = [
         Shared::Latency,
         Shared::Closed,
         Shared::CriticalPath,
+        Shared::CriticalPathShare,
         Shared::Stage,
         Shared::StageOffset,
         Shared::Transition,
+        Shared::ClockSkew,
         Shared::MissingStage,
         Shared::Slo,
         Shared::SloObjective,
@@ -78,6 +83,11 @@ impl Shared {
                 "Each stage's share of the latency of closed instances: working, or waited for; all shares sum to the latency.",
                 Kind::Counter,
             ),
+            Shared::CriticalPathShare => (
+                "flow_critical_path_share_seconds",
+                "Each stage's share of the latency of each closed instance, as a distribution.",
+                Kind::Histogram,
+            ),
             Shared::Stage => (
                 "flow_stage_seconds",
                 "Time in which something was active inside the stage, for each closed instance that reached it.",
@@ -91,6 +101,11 @@ impl Shared {
             Shared::Transition => (
                 "flow_transition_seconds",
                 "Time from one stage into another: from a PRODUCER's end to its CONSUMER's start, or from push to push.",
+                Kind::Histogram,
+            ),
+            Shared::ClockSkew => (
+                "flow_clock_skew_seconds",
+                "By how much the clocks of two stages seem to disagree: of each served call that does not lie within the call that waited for it.",
                 Kind::Histogram,
             ),
             Shared::MissingStage => {
@@ -135,6 +150,9 @@ struct Recorded {
     latency: SeriesMap<Outcome, Histogram>,
     closed: SeriesMap<(Outcome, Reason), u64>,
     path: SeriesMap<PathKind, u128>,
+    /// Only if it is asked for: it costs as much as all the rest.
+    path_share: Option<SeriesMap<PathKind, Histogram>>,
+    skew: SeriesMap<(), Histogram>,
     transition: SeriesMap<(), Histogram>,
     stage: SeriesMap<(), Histogram>,
     offset: SeriesMap<(), Histogram>,
@@ -147,11 +165,14 @@ struct Recorded {
 
 impl FlowMetrics {
     /// The metrics of `flow`; closed label sets are there from the start, at zero until `visible_from`.
-    pub(super) fn new(flow: Arc<Flow>, bounds: Bounds, limit: usize, visible_from: Arrival) -> Self {
+    pub(super) fn new(flow: Arc<Flow>, bounds: Bounds, settings: &Settings, visible_from: Arrival) -> Self {
+        let limit = settings.series_per_family;
         let mut recorded = Recorded {
             latency: SeriesMap::new(limit),
             closed: SeriesMap::new(limit),
             path: SeriesMap::new(limit),
+            path_share: settings.critical_path_histogram.then(|| SeriesMap::new(limit)),
+            skew: SeriesMap::new(limit),
             transition: SeriesMap::new(limit),
             stage: SeriesMap::new(limit),
             offset: SeriesMap::new(limit),
@@ -188,13 +209,15 @@ impl FlowMetrics {
     }
 
     /// How many values each bounded family sent to its overflow series.
-    pub(super) fn refused(&self) -> [(&'static str, u64); 9] {
+    pub(super) fn refused(&self) -> [(&'static str, u64); 11] {
         let recorded = self.recorded();
         [
             (Shared::Latency.name(), recorded.latency.refused()),
             (Shared::Closed.name(), recorded.closed.refused()),
             (Shared::CriticalPath.name(), recorded.path.refused()),
+            (Shared::CriticalPathShare.name(), recorded.path_share.as_ref().map_or(0, SeriesMap::refused)),
             (Shared::Transition.name(), recorded.transition.refused()),
+            (Shared::ClockSkew.name(), recorded.skew.refused()),
             (Shared::Stage.name(), recorded.stage.refused()),
             (Shared::StageOffset.name(), recorded.offset.refused()),
             (Shared::MissingStage.name(), recorded.missing.refused()),
@@ -223,6 +246,12 @@ impl FlowMetrics {
                 recorded.path.sorted(now).into_iter().map(show).collect()
             }
             Shared::Transition => histograms(&recorded.transition, now, |(), open| [flow(), open].concat()),
+            Shared::CriticalPathShare => recorded.path_share.as_ref().map_or_else(Vec::new, |shares| {
+                histograms(shares, now, |kind, open| {
+                    [flow(), open, vec![label("kind", kind.as_str())]].concat()
+                })
+            }),
+            Shared::ClockSkew => histograms(&recorded.skew, now, |(), open| [flow(), open].concat()),
             Shared::Stage => histograms(&recorded.stage, now, |(), open| [flow(), open].concat()),
             Shared::StageOffset => histograms(&recorded.offset, now, |(), open| [flow(), open].concat()),
             Shared::MissingStage => counters(&recorded.missing, now, |(), open| [flow(), open].concat()),
@@ -340,12 +369,21 @@ impl Recorded {
         for share in &closed.path {
             let time = self.path.get(share.kind, &stage_labels(&share.stage), visible_from, || 0);
             *time += u128::from(share.nanoseconds);
+            if let Some(shares) = &mut self.path_share {
+                let labels = stage_labels(&share.stage);
+                let histogram = shares.get(share.kind, &labels, visible_from, || Histogram::new(bounds));
+                histogram.observe(Latency::Finite(share.nanoseconds));
+            }
         }
-        for transition in &closed.transitions {
-            let histogram = self
-                .transition
-                .get((), &transition_labels(transition), visible_from, || Histogram::new(bounds));
-            histogram.observe(Latency::Finite(transition.nanoseconds));
+        for Transition { from, to, nanoseconds } in &closed.transitions {
+            let labels = pair_labels(from, to);
+            let histogram = self.transition.get((), &labels, visible_from, || Histogram::new(bounds));
+            histogram.observe(Latency::Finite(*nanoseconds));
+        }
+        for Skew { from, to, nanoseconds, .. } in &closed.skews {
+            let histogram =
+                self.skew.get((), &pair_labels(from, to), visible_from, || Histogram::new(bounds));
+            histogram.observe(Latency::Finite(*nanoseconds));
         }
         for stage in &closed.missing_stages {
             *self.missing.get((), &stage_labels(stage), visible_from, || 0) += 1;
@@ -432,8 +470,8 @@ fn stage_labels(stage: &Arc<str>) -> Arc<[Label]> {
     Arc::from([(Arc::from("stage"), Arc::clone(stage))])
 }
 
-fn transition_labels(transition: &Transition) -> Arc<[Label]> {
-    let stages = [("from", &transition.from), ("to", &transition.to)];
+fn pair_labels(from: &Arc<str>, to: &Arc<str>) -> Arc<[Label]> {
+    let stages = [("from", from), ("to", to)];
     stages.map(|(name, stage)| (Arc::from(name), Arc::clone(stage))).into()
 }
 

@@ -40,6 +40,8 @@ pub struct Settings {
     pub buckets: Arc<[f64]>,
     /// Whether pushes also show their last duration as the gauge `NAME_total`.
     pub ancestor_gauge: bool,
+    /// Whether each stage's share of a latency is also shown as a distribution.
+    pub critical_path_histogram: bool,
     /// Why events are rejected: these reasons are there from the start.
     pub rejection_reasons: Vec<&'static str>,
 }
@@ -126,6 +128,7 @@ impl Metrics {
                 &instances.unanswered_producers,
                 &instances.unseen_links,
                 &instances.missed_links,
+                &instances.uncertain,
                 &instances.label_conflicts,
             ] {
                 counter.with_label_values(&[&*flow.name]).inc_by(0);
@@ -260,6 +263,7 @@ impl Metrics {
             (notes.unanswered, &own.instances.unanswered_producers),
             (notes.unseen_link, &own.instances.unseen_links),
             (notes.missed_link, &own.instances.missed_links),
+            (!closed.skews.is_empty(), &own.instances.uncertain),
             (notes.label_conflict, &own.instances.label_conflicts),
         ] {
             if noted {
@@ -278,12 +282,7 @@ impl Metrics {
             let bounds =
                 Bounds::from_seconds(flow.buckets.get_or_init(|| Arc::clone(&self.settings.buckets)));
             let visible_from = now.plus(self.settings.zero_first);
-            Arc::new(FlowMetrics::new(
-                Arc::clone(flow),
-                bounds,
-                self.settings.series_per_family,
-                visible_from,
-            ))
+            Arc::new(FlowMetrics::new(Arc::clone(flow), bounds, &self.settings, visible_from))
         };
         Arc::clone(flows.entry(flow.id).or_insert_with(create))
     }

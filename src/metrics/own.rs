@@ -54,6 +54,7 @@ pub(super) struct InstanceMetrics {
     pub(super) unseen_links: IntCounterVec,
     pub(super) missed_links: IntCounterVec,
     pub(super) joints_over_limit: IntCounter,
+    pub(super) uncertain: IntCounterVec,
     pub(super) reversed: IntCounterVec,
     pub(super) label_conflicts: IntCounterVec,
     pub(super) stub_gaps_joined: IntCounter,
@@ -185,6 +186,11 @@ impl InstanceMetrics {
             missed_links: make.counters(
                 "missed_links_total",
                 "Closed instances linked to a trace whose instance was over already.",
+                &["flow"],
+            ),
+            uncertain: make.counters(
+                "uncertain_latencies_total",
+                "Closed instances in which clocks disagree: a served call does not lie within the call that waited for it.",
                 &["flow"],
             ),
             joints_over_limit: make.counter(

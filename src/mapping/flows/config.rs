@@ -35,6 +35,9 @@ pub struct Defaults {
     /// How long late spans of a closed instance are recognised in detail.
     #[serde(with = "humantime_serde")]
     pub tombstone: Duration,
+    /// How far a served call may be moved into the call that waited for it, for the critical path; 0: not at all.
+    #[serde(with = "humantime_serde")]
+    pub max_clock_skew: Duration,
     /// `extent` or `root`.
     pub measure: MeasureName,
     /// `inf`, `elapsed` or `drop`.
@@ -52,6 +55,7 @@ impl Default for Defaults {
             parent_wait: Duration::from_secs(60),
             async_wait: Duration::from_secs(60),
             tombstone: Duration::from_secs(300),
+            max_clock_skew: Duration::from_secs(1),
             measure: MeasureName::Extent,
             on_incomplete: OnIncompleteName::Inf,
             buckets: Buckets::Bounds(DEFAULT_BUCKETS.to_vec()),
@@ -229,6 +233,9 @@ pub struct FlowConfig {
     /// See [`Defaults`].
     #[serde(default, with = "humantime_serde")]
     pub tombstone: Option<Duration>,
+    /// See [`Defaults`].
+    #[serde(default, with = "humantime_serde")]
+    pub max_clock_skew: Option<Duration>,
 }
 
 /// `start`, or one alternative of `end`.
