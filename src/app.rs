@@ -21,6 +21,7 @@ use crate::mapping::spans::{Rejection, TimeLimits};
 use crate::metrics::{Metrics, Settings};
 use crate::pipeline::{Pipeline, SWEEP_INTERVAL};
 use crate::receiver::{native_http, otlp_grpc, otlp_http};
+use crate::recent::{self, Recent};
 use crate::web::{self, Status};
 
 /// A program that listens but serves nothing yet.
@@ -67,7 +68,9 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<Pipeline, ConfigError> {
     let time = TimeLimits { max_future: config.ingest.max_future, max_past: config.ingest.max_past };
     let limits = PushLimits { time, value_bytes: config.limits.value_bytes };
     let rules = rules.with_value_bytes(config.limits.value_bytes);
-    Ok(Pipeline::new(catalog, rules, limits, aggregator, metrics))
+    let recent =
+        Recent::new(recent::Limits { instances: config.api.recent, events: config.api.recent_events });
+    Ok(Pipeline::new(catalog, rules, limits, aggregator, metrics, recent))
 }
 
 impl App {

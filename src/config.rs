@@ -43,6 +43,8 @@ pub struct Config {
     pub push: Push,
     /// What /metrics shows.
     pub metrics: Metrics,
+    /// What the API explains.
+    pub api: Api,
     /// Bounds of what is kept.
     pub limits: Limits,
     /// How the program ends.
@@ -62,6 +64,7 @@ impl Default for Config {
             ingest: Ingest::default(),
             push: Push::default(),
             metrics: Metrics::default(),
+            api: Api::default(),
             limits: Limits::default(),
             shutdown: Shutdown::default(),
         }
@@ -189,6 +192,22 @@ impl Default for Metrics {
             series_per_family: 2000,
             critical_path_histogram: false,
         }
+    }
+}
+
+/// `api`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// How many closed instances of each flow can be explained, the last ones; 0: none.
+    pub recent: usize,
+    /// Of a closed instance with more events than this, no events are kept to explain it with.
+    pub recent_events: usize,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Api { recent: 100, recent_events: 1000 }
     }
 }
 

@@ -12,6 +12,10 @@ pub mod aggregator;
 
 pub mod metrics;
 
+pub mod explain;
+
+pub mod recent;
+
 pub mod web;
 
 pub mod listener;

@@ -3,7 +3,7 @@
 //! All ways in end here. Invariant: whatever the aggregator closes goes to [`Metrics::record`] at once and once,
 //! whether a request or the sweep closed it.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
@@ -11,11 +11,15 @@ use tokio::time::Instant;
 use crate::aggregator::Aggregator;
 use crate::domain::catalog::Catalog;
 use crate::domain::event::Incoming;
+use crate::domain::flow::Flow;
+use crate::domain::ids::Key;
 use crate::domain::time::{Arrival, EventTime, Now, nanoseconds};
+use crate::explain::{Closing, Explanation, FlowOverview};
 use crate::mapping::facts::SpanRules;
-use crate::mapping::push::PushLimits;
+use crate::mapping::push::{PushLimits, trace_id};
 use crate::metrics::snapshot::Family;
 use crate::metrics::{Metrics, Received, Transport};
+use crate::recent::{Ended, Recent};
 
 /// Everything between a decoded request and a scrape.
 #[derive(Debug)]
@@ -29,6 +33,7 @@ pub struct Pipeline {
     pub limits: PushLimits,
     aggregator: Aggregator,
     metrics: Metrics,
+    recent: Recent,
     /// False once everything has been closed: what came after could not be observed any more.
     accepts: RwLock<bool>,
 }
@@ -50,6 +55,7 @@ impl Pipeline {
         limits: PushLimits,
         aggregator: Aggregator,
         metrics: Metrics,
+        recent: Recent,
     ) -> Self {
         Pipeline {
             origin: Instant::now(),
@@ -58,6 +64,7 @@ impl Pipeline {
             limits,
             aggregator,
             metrics,
+            recent,
             accepts: RwLock::new(true),
         }
     }
@@ -87,6 +94,7 @@ impl Pipeline {
         self.metrics.received(transport, received);
         let effects = self.aggregator.ingest(events, now.arrival, &self.catalog);
         self.metrics.record(&effects, now, &self.catalog);
+        self.recent.add(effects.finished, now.wall);
         Ok(effects.conflicts)
     }
 
@@ -94,6 +102,7 @@ impl Pipeline {
     pub fn sweep(&self, now: Now) -> bool {
         let (effects, more) = self.aggregator.sweep(now.arrival, SWEEP_BATCH, &self.catalog);
         self.metrics.record(&effects, now, &self.catalog);
+        self.recent.add(effects.finished, now.wall);
         more
     }
 
@@ -104,7 +113,47 @@ impl Pipeline {
         let effects = self.aggregator.close_all(now.arrival, &self.catalog);
         self.metrics.record(&effects, now, &self.catalog);
         self.metrics.show_all();
-        effects.finished.len()
+        let closed = effects.finished.len();
+        self.recent.add(effects.finished, now.wall);
+        closed
+    }
+
+    /// The earliest moment at which a sweep has something to do with an open instance.
+    pub fn next_due(&self) -> Option<Arrival> {
+        self.aggregator.next_due()
+    }
+
+    /// All flows, each with its instances that were closed last, the last one first.
+    pub fn overview(&self) -> Vec<(FlowOverview, Vec<Closing>)> {
+        let describe = |flow: Arc<Flow>| {
+            let (open, overdue) = self.metrics.in_flight(flow.id);
+            let recent = self.recent.of(flow.id);
+            let closings = recent.iter().map(|ended| Closing::new(&ended.closed, ended.at)).collect();
+            (FlowOverview::new(&flow, open, overdue), closings)
+        };
+        self.catalog.all().into_iter().map(describe).collect()
+    }
+
+    /// The instance of a flow that `key` names as people write it (a trace id, a push's id, a business key's value), open
+    /// or closed a short while ago.
+    pub fn explain(&self, flow: &str, key: &str, now: Now) -> Option<Explanation> {
+        let flow = self.catalog.all().into_iter().find(|known| *known.name == *flow)?;
+        let by_trace = trace_id(key)
+            .into_iter()
+            .flat_map(|trace| [Key::Trace(trace), Key::Also { flow: flow.id, trace }]);
+        let keys: Vec<Key> = by_trace.chain([Key::Named { flow: flow.id, id: key.into() }]).collect();
+        let open = keys.iter().filter_map(|key| self.aggregator.forecast(key, now.arrival, &self.catalog));
+        let open = open
+            .filter(|forecast| forecast.closed.flow.id == flow.id)
+            .map(|forecast| Explanation::of_open(&forecast, now.arrival));
+        let closed = keys.iter().filter_map(|key| self.recent.find(flow.id, key));
+        let closed = closed.map(|ended| Explanation::of_closed(&ended.closed, ended.at));
+        open.chain(closed).next()
+    }
+
+    /// The instances that were closed last, of which none is kept any longer.
+    pub fn take_recent(&self) -> Vec<Arc<Ended>> {
+        self.recent.take_all()
     }
 
     /// What a scrape shows.

@@ -11,11 +11,15 @@ use latency_aggregator::domain::time::EventTime;
 use proptest::prelude::*;
 use world::*;
 
-/// Spans as (start, end, parent, edge), moved by at most `limit`: where they are then, and which were misplaced.
+/// A start and an end.
+type Interval = (u64, u64);
+
+/// Spans as (start, end, parent, edge), moved by at most `limit`: where they are then, and which were misplaced, as
+/// (place, nanoseconds, moved).
 fn aligned(
     spans: &[(u64, u64, Option<usize>, Edge)],
     limit: u64,
-) -> (Vec<(u64, u64)>, Vec<(usize, u64, bool)>) {
+) -> (Vec<Interval>, Vec<(usize, u64, bool)>) {
     let time = EventTime::from_unix_nanoseconds;
     let mut clocked: Vec<Clocked> = spans
         .iter()

@@ -5,21 +5,34 @@
 use std::path::{Path, PathBuf};
 
 /// The folders and files of `src`, and the parts of the crate that each may name.
-const MAY_KNOW: [(&str, &[&str]); 12] = [
+const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("domain", &["domain"]),
     ("mapping", &["mapping", "domain"]),
     ("aggregator", &["aggregator", "domain"]),
     ("metrics", &["metrics", "aggregator", "domain"]),
-    ("pipeline", &["aggregator", "metrics", "mapping", "domain"]),
+    ("explain", &["domain"]),
+    ("recent", &["domain"]),
+    ("pipeline", &["aggregator", "metrics", "mapping", "explain", "recent", "domain"]),
     ("receiver", &["receiver", "mapping", "pipeline", "metrics", "domain"]),
-    ("web", &["web", "pipeline", "metrics"]),
+    ("web", &["web", "pipeline", "metrics", "explain"]),
     ("listener", &[]),
     ("config", &["config", "mapping"]),
-    ("replay", &["replay", "mapping", "domain"]),
-    ("cli", &["app", "config", "domain", "mapping"]),
+    ("replay", &["replay", "pipeline", "metrics", "mapping", "domain"]),
+    ("cli", &["app", "config", "domain", "explain", "mapping", "metrics", "pipeline", "recent", "replay"]),
     (
         "app",
-        &["aggregator", "config", "domain", "listener", "mapping", "metrics", "pipeline", "receiver", "web"],
+        &[
+            "aggregator",
+            "config",
+            "domain",
+            "listener",
+            "mapping",
+            "metrics",
+            "pipeline",
+            "receiver",
+            "recent",
+            "web",
+        ],
     ),
 ];
 

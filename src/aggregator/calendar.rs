@@ -40,6 +40,12 @@ impl Calendar {
         due
     }
 
+    /// The first moment at which a key has to be looked at.
+    pub(super) fn first(&self) -> Option<Arrival> {
+        let (tick, _) = self.0.first_key_value()?;
+        Some(Arrival::since_origin(Duration::from_nanos(tick.saturating_mul(Self::tick()))))
+    }
+
     /// Takes out the keys whose moment comes first.
     pub(super) fn take_first(&mut self) -> Vec<Key> {
         self.0.pop_first().map(|(_, keys)| keys).unwrap_or_default()

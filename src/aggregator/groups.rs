@@ -12,11 +12,12 @@ use super::{Aggregator, Effects, Late, NO_FLOW, Slot, late, lock};
 use crate::domain::completion::Verdict;
 use crate::domain::event::{Event, Flags};
 use crate::domain::flow::Flow;
-use crate::domain::gathering::{End, Gathering, Role, end_divided, flow_of};
+use crate::domain::gathering::{End, EndingAs, Gathering, Role, end_divided, flow_of};
 use crate::domain::ids::Key;
 use crate::domain::instance::{Instance, Rules};
 use crate::domain::joining::{Claim, Group, Standing, Traces, claim_of, group_of};
-use crate::domain::result::{Finished, Reason};
+use crate::domain::result::{Finished, Forecast, Reason};
+
 use crate::domain::time::Arrival;
 use crate::domain::tombstone::Tombstone;
 
@@ -88,6 +89,25 @@ impl Aggregator {
         }
         self.claimants.store(claims.len(), Relaxed);
         true
+    }
+
+    /// The open instance that is found by `key`, or that the trace `key` is part of, as it stands; none if there is none,
+    /// or no flow takes it.
+    pub fn forecast(&self, key: &Key, now: Arrival, rules: &impl Rules) -> Option<Forecast> {
+        let mut claims = lock(&self.claims);
+        let mut effects = Effects::default();
+        let mut joined = Joined {
+            aggregator: self,
+            claims: &mut claims,
+            rules,
+            now,
+            effects: &mut effects,
+            again: Vec::new(),
+        };
+        let (group, flow) = joined.group(key);
+        let exists = !group.members.is_empty() || !group.parts.is_empty();
+        let gathering = joined.gather(&group, flow);
+        exists.then_some(gathering)?.forecast(now, rules)
     }
 
     /// Ends all instances that are joined with others.
@@ -300,8 +320,9 @@ impl<R: Rules> Joined<'_, R> {
             0 => self.effects.opened += 1,
             several => self.effects.merged += several as u64 - 1,
         }
+        let role = if observed.is_some() { EndingAs::Tail } else { EndingAs::Itself };
         let end = End { reason, now: self.now, loss: self.aggregator.last_loss(), due };
-        let (finished, extent) = gathering.close(end, observed.is_some(), self.rules);
+        let (finished, extent) = gathering.close(end, role, self.rules);
         let flow = match &finished {
             Finished::Closed(closed) => Some(Arc::clone(&closed.flow)),
             Finished::Unmatched { .. } | Finished::Divided { .. } => None,

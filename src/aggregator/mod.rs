@@ -557,6 +557,11 @@ impl Aggregator {
         self.timers(hash).remembered.get(hash, now)
     }
 
+    /// The earliest moment at which an open instance has to be looked at.
+    pub fn next_due(&self) -> Option<Arrival> {
+        self.timers.iter().filter_map(|timers| lock(timers).instances.first()).min()
+    }
+
     /// Ends everything: what shows that it has ended closes normally, the rest as `evicted`.
     pub fn close_all(&self, now: Arrival, rules: &impl Rules) -> Effects {
         let mut effects = Effects::default();

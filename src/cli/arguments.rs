@@ -11,7 +11,8 @@ use crate::config::{Override, Setting, settings};
 #[derive(Debug)]
 pub(super) enum Command {
     Serve { config: Option<PathBuf>, overrides: Vec<Override> },
-    Check { file: PathBuf, overrides: Vec<Override> },
+    Check { file: PathBuf, overrides: Vec<Override>, traces: Vec<PathBuf> },
+    Replay { config: Option<PathBuf>, overrides: Vec<Override>, files: Vec<PathBuf>, as_json: bool },
     Push { url: String, push: Value },
 }
 
@@ -24,8 +25,18 @@ pub(super) fn parse() -> Command {
     match matches.subcommand() {
         Some(("check", matches)) => {
             let file: &PathBuf = matches.get_one("file").expect("clap requires it");
-            Command::Check { file: file.clone(), overrides: overrides(matches) }
+            Command::Check {
+                file: file.clone(),
+                overrides: overrides(matches),
+                traces: paths(matches, "traces"),
+            }
         }
+        Some(("replay", matches)) => Command::Replay {
+            config: config(matches),
+            overrides: overrides(matches),
+            files: paths(matches, "trace"),
+            as_json: matches.get_one::<String>("output").is_some_and(|format| format == "json"),
+        },
         Some(("push", matches)) => push(matches),
         Some((_, matches)) => serve(matches),
         None => serve(&matches),
@@ -33,9 +44,16 @@ pub(super) fn parse() -> Command {
 }
 
 fn serve(matches: &ArgMatches) -> Command {
+    Command::Serve { config: config(matches), overrides: overrides(matches) }
+}
+
+fn config(matches: &ArgMatches) -> Option<PathBuf> {
     let named: Option<PathBuf> = matches.get_one::<PathBuf>("config").cloned();
-    let config = named.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE)));
-    Command::Serve { config, overrides: overrides(matches) }
+    named.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE)))
+}
+
+fn paths(matches: &ArgMatches, argument: &str) -> Vec<PathBuf> {
+    matches.get_many::<PathBuf>(argument).into_iter().flatten().cloned().collect()
 }
 
 /// Environment first, flags over it.
@@ -79,9 +97,52 @@ pub(super) fn command() -> Clap {
             Clap::new("check")
                 .about("Checks a config file, and prints what it means and what looks like a mistake")
                 .arg(file)
+                .arg(traces())
+                .args(setting_arguments()),
+        )
+        .subcommand(
+            Clap::new("replay")
+                .about("Shows what recorded traces would become: each instance explained, and the metrics")
+                .after_help(settings_help)
+                .arg(config())
+                .arg(output())
+                .arg(trace_files())
                 .args(setting_arguments()),
         )
         .subcommand(push_command())
+}
+
+const TRACE_FORMATS: &str = "OTLP as JSON or protobuf, lines of the Collector's file exporter, or Jaeger's JSON export, \
+                             also compressed; - is standard input";
+
+fn trace_files() -> Arg {
+    Arg::new("trace")
+        .value_name("TRACE")
+        .required(true)
+        .num_args(1..)
+        .value_parser(clap::value_parser!(PathBuf))
+        .help(format!("Files of traces: {TRACE_FORMATS}"))
+}
+
+fn traces() -> Arg {
+    Arg::new("traces")
+        .long("traces")
+        .value_name("TRACE")
+        .num_args(1..)
+        .action(ArgAction::Append)
+        .value_parser(clap::value_parser!(PathBuf))
+        .help(format!(
+            "Files of traces, to see how many spans and instances each flow would take: {TRACE_FORMATS}"
+        ))
+}
+
+fn output() -> Arg {
+    Arg::new("output")
+        .long("output")
+        .value_name("FORMAT")
+        .value_parser(["text", "json"])
+        .default_value("text")
+        .help("How to print it")
 }
 
 fn setting_arguments() -> Vec<Arg> {

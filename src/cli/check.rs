@@ -1,14 +1,19 @@
 //! `check`: what a config means, and what in it looks like a mistake.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{self, Override};
 use crate::domain::flow::{Boundary, Flow, Labels};
 use crate::mapping::flows::FlowConfig;
 
-/// Checks the file and prints what was understood.
-pub(super) fn run(file: &Path, overrides: &[Override], mut out: impl Write) -> anyhow::Result<()> {
+/// Checks the file and prints what was understood, and what it would make of recorded traces.
+pub(super) fn run(
+    file: &Path,
+    overrides: &[Override],
+    traces: &[PathBuf],
+    mut out: impl Write,
+) -> anyhow::Result<()> {
     let loaded = config::load(Some(file), overrides)?;
     super::log_filter(&loaded.config.log)?;
     let compiled = loaded.compile()?;
@@ -25,7 +30,7 @@ pub(super) fn run(file: &Path, overrides: &[Override], mut out: impl Write) -> a
     for warning in &warnings {
         writeln!(out, "warning: {warning}")?;
     }
-    Ok(())
+    if traces.is_empty() { Ok(()) } else { super::replay::count(loaded, traces, out) }
 }
 
 fn describe(flow: &Flow, config: Option<&FlowConfig>, out: &mut impl Write) -> std::io::Result<()> {

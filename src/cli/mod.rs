@@ -3,6 +3,7 @@
 mod arguments;
 mod check;
 mod push;
+mod replay;
 
 use std::io::{IsTerminal, Write};
 
@@ -17,7 +18,12 @@ use arguments::Command;
 pub async fn run() -> anyhow::Result<()> {
     match arguments::parse() {
         Command::Serve { config, overrides } => serve(config.as_deref(), &overrides).await,
-        Command::Check { file, overrides } => check::run(&file, &overrides, std::io::stdout().lock()),
+        Command::Check { file, overrides, traces } => {
+            check::run(&file, &overrides, &traces, std::io::stdout().lock())
+        }
+        Command::Replay { config, overrides, files, as_json } => {
+            replay::run(config.as_deref(), &overrides, &files, as_json, std::io::stdout().lock())
+        }
         Command::Push { url, push } => push::run(&url, &push).await,
     }
 }

@@ -3,12 +3,13 @@
 //! Everything here is a function of what has come and of arrival times. Nothing else in the program decides about
 //! closing; nothing here changes an instance.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::flow::{Flow, Origin};
 use super::ids::Key;
 use super::outline::{MissingParent, Progress};
-use super::result::{Outcome, Reason};
+use super::result::{Await, Outcome, Reason};
 use super::time::Arrival;
 
 /// The arrival times of an instance.
@@ -126,6 +127,27 @@ fn age_limit(flow: &Flow, clocks: &Clocks) -> Arrival {
         return limit;
     }
     limit.max(clocks.last.plus(clocks.life_span.unwrap_or(flow.timers.quiet_period)))
+}
+
+/// What has not come yet.
+pub fn awaits(flow: &Flow, progress: &Progress) -> Vec<Await> {
+    let missing_stages =
+        flow.expect.iter().enumerate().filter(|(bit, _)| progress.expected & (1 << bit) == 0);
+    let parent = match progress.missing_parent {
+        MissingParent::None => None,
+        MissingParent::Remote => Some(Await::RemoteParent),
+        MissingParent::Local => Some(Await::LocalParent),
+    };
+    let lacks_end = !flow.ends.is_empty() && progress.ends == 0 && !progress.finals;
+    let single = [
+        (!progress.started).then_some(Await::Start),
+        lacks_end.then_some(Await::End),
+        parent,
+        progress.unanswered.then_some(Await::Consumer),
+        progress.awaits_link.then_some(Await::Link),
+    ];
+    let stages = missing_stages.map(|(_, stage)| Await::Stage(Arc::clone(stage)));
+    single.into_iter().flatten().chain(stages).collect()
 }
 
 /// Until when something that has not come is waited for; in the past when nothing is.

@@ -14,7 +14,8 @@ use super::ids::{FlowId, Key, SpanId, TraceId};
 use super::instance::{Body, Instance, Joints, Rules, SeenAs};
 use super::joining::{Group, Joint, chosen_values, divide, value_key};
 use super::outline::{Handover, Outline, Progress};
-use super::result::{Finished, Reason};
+use super::result::{Finished, Forecast, Reason};
+pub use super::stub::EndingAs;
 use super::stub::{Ending, Stub};
 use super::summary::{Counts, Extent};
 use super::time::Arrival;
@@ -164,9 +165,23 @@ impl Gathering {
         self.clocks().first.plus(self.flow.timers.max_age)
     }
 
-    /// Ends the group. `is_shared`: others have observed it already. Also returns what its latency covered in event
-    /// time.
-    pub fn close(mut self, end: End, is_shared: bool, rules: &impl Rules) -> (Finished, Extent) {
+    /// What it would be if it ended now, and what it waits for; none if no flow takes it.
+    pub fn forecast(self, now: Arrival, rules: &impl Rules) -> Option<Forecast> {
+        let clocks = self.clocks();
+        let until = match self.judge(now) {
+            Verdict::Wait { until, .. } => until,
+            Verdict::Close(_) => now,
+        };
+        let awaits = completion::awaits(&self.flow, &self.progress());
+        let end = End { reason: Reason::Quiet, now, loss: Arrival::ORIGIN, due: now };
+        match self.close(end, EndingAs::Forecast, rules).0 {
+            Finished::Closed(closed) => Some(Forecast { closed, awaits, clocks, until }),
+            Finished::Unmatched { .. } | Finished::Divided { .. } => None,
+        }
+    }
+
+    /// Ends the group. Also returns what its latency covered in event time.
+    pub fn close(mut self, end: End, role: EndingAs, rules: &impl Rules) -> (Finished, Extent) {
         let clocks = self.clocks();
         let flow = Arc::clone(&self.flow);
         let handovers = self.handovers();
@@ -183,9 +198,9 @@ impl Gathering {
             now: end.now,
             loss: end.loss,
             due: end.due,
-            is_shared,
+            role,
             awaits_link: self.awaits_link,
-            missed_link: self.missed_link && !is_shared,
+            missed_link: self.missed_link && role != EndingAs::Tail,
             traces: self.traces,
         };
         stub.conclude(flow, self.key, &clocks, ending, rules)

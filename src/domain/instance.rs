@@ -14,7 +14,7 @@ use super::ids::{FlowId, Key, SpanId, TraceId};
 use super::joining::{Claim, Joint};
 use super::outline::{Outline, Progress};
 use super::result::{Finished, Reason};
-use super::stub::{Ending, Stub};
+use super::stub::{Ending, EndingAs, Stub};
 use super::summary::Extent;
 use super::time::Arrival;
 use super::tombstone::Tombstone;
@@ -415,7 +415,7 @@ impl Instance {
             now,
             loss,
             due: wake,
-            is_shared: false,
+            role: EndingAs::Itself,
             awaits_link: false,
             missed_link: false,
             traces: Vec::new(),

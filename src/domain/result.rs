@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::completion::Clocks;
 use super::event::Event;
 use super::flow::Flow;
 use super::ids::Key;
@@ -267,6 +268,38 @@ pub struct Notes {
     pub missed_link: bool,
     /// Its events disagreed about a label.
     pub label_conflict: bool,
+}
+
+/// An open instance as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forecast {
+    /// What it would be if it ended now, with all that is missing left out.
+    pub closed: Box<Closed>,
+    /// What it waits for.
+    pub awaits: Vec<Await>,
+    /// When its events came.
+    pub clocks: Clocks,
+    /// When it will be looked at again, or is over, if nothing comes until then.
+    pub until: Arrival,
+}
+
+/// Something that has not come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Await {
+    /// What begins the flow.
+    Start,
+    /// What ends it.
+    End,
+    /// An expected stage.
+    Stage(Arc<str>),
+    /// The parent of a span, which is still running or may have been lost.
+    LocalParent,
+    /// The parent of a span, in another process.
+    RemoteParent,
+    /// The consumer of what a PRODUCER has put on a queue.
+    Consumer,
+    /// The trace that a link leads to.
+    Link,
 }
 
 /// The end of an instance, observed or not.

@@ -33,6 +33,17 @@ pub(super) struct Stub {
     own: Option<Box<(Vec<StageSummary>, Counts)>>,
 }
 
+/// What kind of an end an instance has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndingAs {
+    /// Its own.
+    Itself,
+    /// Others have observed it already, as the tail of their own.
+    Tail,
+    /// None yet: only what it would be if all that is awaited did not matter.
+    Forecast,
+}
+
 /// How and when an instance ends.
 #[derive(Debug, Clone)]
 pub(super) struct Ending {
@@ -42,8 +53,8 @@ pub(super) struct Ending {
     pub(super) loss: Arrival,
     /// When it should have been closed.
     pub(super) due: Arrival,
-    /// Others have observed it already, as the tail of their own.
-    pub(super) is_shared: bool,
+    /// What kind of an end it is.
+    pub(super) role: EndingAs,
     /// A trace that it is linked to never came, or was over already.
     pub(super) awaits_link: bool,
     pub(super) missed_link: bool,
@@ -195,10 +206,11 @@ impl Stub {
             return (Finished::Unmatched { events: events + foreign, ignored }, None);
         }
         let extent = self.bounds(&flow, &progress);
-        let outcome = if ending.is_shared {
-            Outcome::Shared
-        } else {
-            completion::outcome(&flow, &progress, clocks, ending.reason, ending.loss)
+        let outcome = match ending.role {
+            EndingAs::Itself => completion::outcome(&flow, &progress, clocks, ending.reason, ending.loss),
+            EndingAs::Tail => Outcome::Shared,
+            EndingAs::Forecast if progress.error => Outcome::Error,
+            EndingAs::Forecast => Outcome::Ok,
         };
         let age = ending.now.since(clocks.first);
         (Finished::Closed(Box::new(self.finish(flow, key, &progress, outcome, ending, age))), extent)
@@ -231,7 +243,8 @@ impl Stub {
         age: Duration,
     ) -> Closed {
         let (reason, due) = (ending.reason, ending.due);
-        let bounds = self.bounds(&flow, progress);
+        let unfinished = self.summary.extent.filter(|_| ending.role == EndingAs::Forecast);
+        let bounds = self.bounds(&flow, progress).or(unfinished);
         let ended = matches!(outcome, Outcome::Ok | Outcome::Error);
         let reversed = ended && bounds.is_some_and(|(start, end)| end < start);
         let extent = self.summary.extent.map_or(0, |(earliest, latest)| latest.nanoseconds_since(earliest));

@@ -41,6 +41,9 @@ impl Arrival {
 pub struct EventTime(u64);
 
 impl EventTime {
+    /// The Unix epoch.
+    pub const EPOCH: EventTime = EventTime(0);
+
     /// From nanoseconds since the Unix epoch; every value is allowed.
     pub fn from_unix_nanoseconds(nanoseconds: u64) -> Self {
         EventTime(nanoseconds)

@@ -202,6 +202,12 @@ impl FlowMetrics {
         self.overdue.fetch_add(by, Relaxed);
     }
 
+    /// How many are in flight, and how many of these for longer than promised.
+    pub(super) fn in_flight(&self) -> (u64, u64) {
+        let count = |value: &AtomicI64| value.load(Relaxed).max(0).cast_unsigned();
+        (count(&self.open), count(&self.overdue))
+    }
+
     /// Observes a closed instance. A series that is new shows zero until `visible_from`.
     pub(super) fn observe(&self, closed: &Closed, wall: EventTime, visible_from: Arrival) {
         self.last_closed.fetch_max(wall.unix_nanoseconds(), Relaxed);

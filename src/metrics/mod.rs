@@ -272,6 +272,12 @@ impl Metrics {
         }
     }
 
+    /// How many instances of a flow are open, and how many of these for longer than promised.
+    pub fn in_flight(&self, flow: FlowId) -> (u64, u64) {
+        let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
+        flows.get(&flow).map_or((0, 0), |metrics| metrics.in_flight())
+    }
+
     /// The metrics of a flow, created when it is first heard of.
     fn of(&self, flow: &Arc<Flow>, now: Arrival) -> Arc<FlowMetrics> {
         if let Some(known) = self.flows.read().unwrap_or_else(PoisonError::into_inner).get(&flow.id) {

@@ -1,19 +1,21 @@
-//! What people and Prometheus look at: /metrics, /health, /livez and /readyz.
+//! What people and Prometheus look at: /metrics, /api/flows, /health, /livez and /readyz.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::explain::{Closing, FlowOverview};
 use crate::metrics::text;
 use crate::pipeline::Pipeline;
 
@@ -47,10 +49,12 @@ struct Web {
     status: Arc<Status>,
 }
 
-/// The routes of metrics and health; at the push address, or at one of their own.
+/// The routes of metrics, the API and health; at the push address, or at one of their own.
 pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>) -> Router {
     let metrics = Router::new()
         .route("/metrics", get(metrics))
+        .route("/api/flows", get(flows))
+        .route("/api/flows/{flow}/{key}", get(instance))
         .with_state(Web { pipeline, status: Arc::clone(&status) });
     metrics.merge(health_router(status))
 }
@@ -86,6 +90,51 @@ async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
             (response_headers, compressed).into_response()
         }
         None => (response_headers, text).into_response(),
+    }
+}
+
+/// One flow in the list of all.
+#[derive(Debug, Serialize)]
+struct FlowEntry {
+    #[serde(flatten)]
+    overview: FlowOverview,
+    recent: Vec<Closing>,
+}
+
+/// All flows, and what they closed last.
+async fn flows(State(web): State<Web>) -> Response {
+    let overview = web.pipeline.overview();
+    let flows: Vec<FlowEntry> =
+        overview.into_iter().map(|(overview, recent)| FlowEntry { overview, recent }).collect();
+    json(StatusCode::OK, &serde_json::json!({ "flows": flows }))
+}
+
+/// One instance, explained.
+async fn instance(State(web): State<Web>, Path((flow, key)): Path<(String, String)>) -> Response {
+    let pipeline = Arc::clone(&web.pipeline);
+    let name = (flow.clone(), key.clone());
+    // An instance may consist of many events.
+    let explained =
+        tokio::task::spawn_blocking(move || pipeline.explain(&name.0, &name.1, pipeline.now())).await;
+    match explained {
+        Ok(Some(explanation)) => json(StatusCode::OK, &explanation),
+        Ok(None) => {
+            let error = format!(
+                "flow {flow:?} has no open instance {key:?}, and none among those it closed last (api.recent); \
+                 GET /api/flows shows the flows and what they closed last"
+            );
+            json(StatusCode::NOT_FOUND, &serde_json::json!({ "error": error }))
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_string(body) {
+        Ok(body) => {
+            (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

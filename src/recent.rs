@@ -1,0 +1,82 @@
+//! The instances that were closed last, so that they can be explained.
+//!
+//! Bounded in instances of each flow and in events of each instance; the oldest make room.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::domain::ids::{FlowId, Key};
+use crate::domain::result::{Closed, Finished};
+use crate::domain::time::EventTime;
+
+/// How many instances are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Of each flow.
+    pub instances: usize,
+    /// With more events than this only what was measured is kept of an instance, not its events.
+    pub events: usize,
+}
+
+/// An instance and when it was closed, by our wall clock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// The instance.
+    pub closed: Closed,
+    /// When it was closed.
+    pub at: EventTime,
+}
+
+/// The instances that were closed last.
+#[derive(Debug)]
+pub struct Recent {
+    limits: Limits,
+    by_flow: Mutex<BTreeMap<FlowId, VecDeque<Arc<Ended>>>>,
+}
+
+impl Recent {
+    /// Empty.
+    pub fn new(limits: Limits) -> Self {
+        Recent { limits, by_flow: Mutex::default() }
+    }
+
+    /// Keeps what was closed, at `at`.
+    pub fn add(&self, finished: Vec<Finished>, at: EventTime) {
+        if finished.is_empty() || self.limits.instances == 0 {
+            return;
+        }
+        let mut by_flow = self.lock();
+        for finished in finished {
+            let Finished::Closed(mut closed) = finished else { continue };
+            if closed.detail.events.len() > self.limits.events {
+                closed.detail.events = Vec::new();
+            }
+            let kept = by_flow.entry(closed.flow.id).or_default();
+            if kept.len() >= self.limits.instances {
+                kept.pop_front();
+            }
+            kept.push_back(Arc::new(Ended { closed: *closed, at }));
+        }
+    }
+
+    /// Those of a flow, the last one first.
+    pub fn of(&self, flow: FlowId) -> Vec<Arc<Ended>> {
+        self.lock().get(&flow).into_iter().flatten().rev().cloned().collect()
+    }
+
+    /// The last of a flow that was found by `key`, or that `key` was a trace of.
+    pub fn find(&self, flow: FlowId, key: &Key) -> Option<Arc<Ended>> {
+        let is_it =
+            |ended: &&Arc<Ended>| ended.closed.key == *key || ended.closed.detail.traces.contains(key);
+        self.lock().get(&flow)?.iter().rev().find(is_it).cloned()
+    }
+
+    /// Takes out everything.
+    pub fn take_all(&self) -> Vec<Arc<Ended>> {
+        std::mem::take(&mut *self.lock()).into_values().flatten().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<FlowId, VecDeque<Arc<Ended>>>> {
+        self.by_flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
