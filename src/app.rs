@@ -13,13 +13,13 @@ use tracing::{info, warn};
 use crate::aggregator::{self, Aggregator};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::domain::catalog::{self, Catalog};
-use crate::domain::time::Arrival;
+use crate::domain::time::{Arrival, Now};
 use crate::listener::{self, BindError, Bound};
 use crate::mapping::flows::Compiled;
 use crate::mapping::push::PushLimits;
 use crate::mapping::spans::{Rejection, TimeLimits};
 use crate::metrics::{Metrics, Settings};
-use crate::pipeline::{Pipeline, SWEEP_INTERVAL};
+use crate::pipeline::{Pipeline, SWEEP_INTERVAL, wall};
 use crate::receiver::{native_http, otlp_grpc, otlp_http};
 use crate::recent::{self, Recent};
 use crate::web::{self, Status};
@@ -58,12 +58,17 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<Pipeline, ConfigError> {
     let settings = Settings {
         zero_first: config.metrics.zero_first,
         series_per_family: config.metrics.series_per_family,
+        values_per_label: config.metrics.values_per_label,
+        idle: Some(config.metrics.idle).filter(|idle| !idle.is_zero()),
+        histograms: config.metrics.histograms,
+        native_factor: config.metrics.native_factor,
+        native_buckets: config.metrics.native_buckets,
         buckets: config.defaults.buckets.bounds().into(),
         ancestor_gauge: config.push.ancestor_gauge,
         critical_path_histogram: config.metrics.critical_path_histogram,
         rejection_reasons: Rejection::ALL.map(Rejection::as_str).to_vec(),
     };
-    let metrics = Metrics::new(settings, &catalog, Arrival::ORIGIN);
+    let metrics = Metrics::new(settings, &catalog, Now { arrival: Arrival::ORIGIN, wall: wall() });
     metrics.config_in_force(loaded.fingerprint);
     let time = TimeLimits { max_future: config.ingest.max_future, max_past: config.ingest.max_past };
     let limits = PushLimits { time, value_bytes: config.limits.value_bytes };

@@ -17,6 +17,7 @@ pub use file::{ConfigError, Loaded};
 pub use overrides::{Override, Setting, settings};
 
 use crate::mapping::flows::{Defaults, FlowConfig};
+use crate::metrics::Histograms;
 
 /// All settings. Field docs name the default's meaning; config.yaml shows every default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -173,7 +174,7 @@ impl Default for Push {
 }
 
 /// `metrics`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
     /// For how long a new series shows zero: at least the scrape interval. 0 shows values at once.
@@ -183,6 +184,17 @@ pub struct Metrics {
     pub series_per_family: usize,
     /// Whether each stage's share of a latency is also shown as the distribution `flow_critical_path_share_seconds`.
     pub critical_path_histogram: bool,
+    /// Values of each label of a family and flow; label sets with further ones share an overflow series.
+    pub values_per_label: usize,
+    /// A series to which nothing was added for so long goes into the overflow series; 0: never.
+    #[serde(with = "humantime_serde")]
+    pub idle: Duration,
+    /// `classic`, `native` or `both`; native ones need the protobuf format.
+    pub histograms: Histograms,
+    /// By which factor native buckets grow at most.
+    pub native_factor: f64,
+    /// Native buckets of a histogram; with more of them they become coarser.
+    pub native_buckets: usize,
 }
 
 impl Default for Metrics {
@@ -191,6 +203,11 @@ impl Default for Metrics {
             zero_first: Duration::from_secs(15),
             series_per_family: 2000,
             critical_path_histogram: false,
+            values_per_label: 1000,
+            idle: Duration::ZERO,
+            histograms: Histograms::Classic,
+            native_factor: 1.1,
+            native_buckets: 160,
         }
     }
 }
@@ -289,9 +306,14 @@ impl Config {
             ("limits.events_per_instance", self.limits.events_per_instance),
             ("limits.traces_per_instance", self.limits.traces_per_instance),
             ("metrics.series_per_family", self.metrics.series_per_family),
+            ("metrics.values_per_label", self.metrics.values_per_label),
+            ("metrics.native_buckets", self.metrics.native_buckets),
         ];
         if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{setting}: must be at least 1"));
+        }
+        if self.metrics.native_factor <= 1.0 || !self.metrics.native_factor.is_finite() {
+            return Err("metrics.native_factor: must be more than 1".to_owned());
         }
         if self.limits.value_bytes < 8 {
             return Err("limits.value_bytes: must be at least 8".to_owned());

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::domain::event::{Event, Flags, Kind};
 use crate::domain::flow::{Flow, Keys, Origin};
-use crate::domain::ids::{Key, TraceId};
+use crate::domain::ids::Key;
 use crate::domain::result::{Await, Closed, Forecast, Latency, PathStep};
 use crate::domain::time::{Arrival, EventTime};
 
@@ -157,7 +157,7 @@ pub struct EventLine {
 /// A key as people write it.
 pub fn key_text(key: &Key) -> String {
     match key {
-        Key::Trace(trace) | Key::Also { trace, .. } => hexadecimal(*trace),
+        Key::Trace(trace) | Key::Also { trace, .. } => trace.to_string(),
         Key::Named { id, .. } => id.to_string(),
     }
 }
@@ -241,10 +241,6 @@ fn seconds(nanoseconds: u64) -> f64 {
 fn timestamp(time: EventTime) -> Option<String> {
     let nanoseconds = i128::from(time.unix_nanoseconds());
     Some(jiff::Timestamp::from_nanosecond(nanoseconds).ok()?.to_string())
-}
-
-fn hexadecimal(trace: TraceId) -> String {
-    trace.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn pair(from: &Arc<str>, to: &Arc<str>, nanoseconds: u64) -> Pair {

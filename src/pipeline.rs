@@ -42,6 +42,12 @@ pub struct Pipeline {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShuttingDown;
 
+/// Our wall clock.
+pub fn wall() -> EventTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    EventTime::from_unix_nanoseconds(nanoseconds(since))
+}
+
 /// How often the sweep looks for what is due. Its cost follows from what is due, so it may be often.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 /// How many instances one sweep looks at before it lets others run.
@@ -71,11 +77,7 @@ impl Pipeline {
 
     /// Both clocks.
     pub fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            arrival: Arrival::since_origin(self.origin.elapsed()),
-            wall: EventTime::from_unix_nanoseconds(nanoseconds(wall)),
-        }
+        Now { arrival: Arrival::since_origin(self.origin.elapsed()), wall: wall() }
     }
 
     /// Applies a decoded request as a whole, then closes what it ended. Returns how many events repeat earlier ones with
@@ -103,6 +105,7 @@ impl Pipeline {
         let (effects, more) = self.aggregator.sweep(now.arrival, SWEEP_BATCH, &self.catalog);
         self.metrics.record(&effects, now, &self.catalog);
         self.recent.add(effects.finished, now.wall);
+        self.metrics.expire(now);
         more
     }
 
@@ -158,7 +161,7 @@ impl Pipeline {
 
     /// What a scrape shows.
     pub fn snapshot(&self, now: Now) -> Vec<Family> {
-        self.metrics.snapshot(now.arrival, self.aggregator.population())
+        self.metrics.snapshot(now, self.aggregator.population())
     }
 
     /// The metrics, for what is counted where requests are answered.

@@ -16,7 +16,7 @@ const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("receiver", &["receiver", "mapping", "pipeline", "metrics", "domain"]),
     ("web", &["web", "pipeline", "metrics", "explain"]),
     ("listener", &[]),
-    ("config", &["config", "mapping"]),
+    ("config", &["config", "mapping", "metrics"]),
     ("replay", &["replay", "pipeline", "metrics", "mapping", "domain"]),
     ("cli", &["app", "config", "domain", "explain", "mapping", "metrics", "pipeline", "recent", "replay"]),
     (

@@ -14,8 +14,8 @@ use serde::Serialize;
 use crate::app::build_pipeline;
 use crate::config::{self, Loaded, Override};
 use crate::explain::Explanation;
+use crate::metrics::exposition;
 use crate::metrics::snapshot::{Family, Value};
-use crate::metrics::text;
 use crate::pipeline::Pipeline;
 use crate::recent::Ended;
 use crate::replay::Recording;
@@ -69,7 +69,7 @@ pub(super) fn run(
     let Replayed { ended, spans, families } = replay(config::load(config, overrides)?, files)?;
     let instances: Vec<Explanation> =
         ended.iter().map(|ended| Explanation::of_closed(&ended.closed, ended.at)).collect();
-    let metrics = text::render(&families);
+    let metrics = exposition::text(&families);
     if as_json {
         serde_json::to_writer_pretty(&mut out, &Report { instances, spans, metrics })?;
         return writeln!(out).context("writing to standard output");

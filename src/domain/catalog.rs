@@ -150,6 +150,7 @@ fn plain(id: FlowId, name: Arc<str>, origin: Origin, timers: Timers) -> Flow {
         slo: None,
         metric: None,
         help: OnceLock::new(),
+        stage_buckets: Vec::new(),
         buckets: OnceLock::new(),
     }
 }

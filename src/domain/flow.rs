@@ -42,6 +42,8 @@ pub struct Flow {
     pub metric: Option<Arc<str>>,
     /// What its metrics say about it: a flow that pushes create learns this from the first push that says so.
     pub help: OnceLock<Arc<str>>,
+    /// Bounds of the buckets of single stages in seconds, rising, where they differ from those of the latency.
+    pub stage_buckets: Vec<(Arc<str>, Arc<[f64]>)>,
     /// Bounds of its latency buckets in seconds, rising; set at the latest when it is first observed.
     pub buckets: OnceLock<Arc<[f64]>>,
 }

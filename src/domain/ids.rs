@@ -1,5 +1,6 @@
 //! What instances, flows and spans are found by.
 
+use std::fmt;
 use std::sync::Arc;
 
 /// A flow's place in file order; the built-in flow `trace` comes behind the configured ones, and flows that
@@ -10,6 +11,13 @@ pub struct FlowId(pub u32);
 /// The sixteen bytes of an OTLP trace id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TraceId(pub [u8; 16]);
+
+impl fmt::Display for TraceId {
+    /// In hexadecimal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
 
 /// The eight bytes of an OTLP span id; zero means "none".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::completion::Clocks;
-use super::event::Event;
+use super::event::{Event, Kind};
 use super::flow::Flow;
-use super::ids::Key;
+use super::ids::{Key, TraceId};
 use super::time::{Arrival, EventTime};
 
 /// How an instance ended for its user.
@@ -114,6 +114,8 @@ pub struct Closed {
     pub reason: Reason,
     /// What goes into the latency histogram.
     pub latency: Latency,
+    /// How many instances it stands for, where others were sampled away.
+    pub weight: u64,
     /// Its labels, as (name, value).
     pub labels: Vec<(Arc<str>, Arc<str>)>,
     /// Its stages, by name.
@@ -132,6 +134,16 @@ pub struct Closed {
     pub notes: Notes,
     /// What it is explained by.
     pub detail: Detail,
+}
+
+impl Closed {
+    /// A trace that it was, if it was one.
+    pub fn trace(&self) -> Option<TraceId> {
+        let of_events = || self.detail.events.iter().find(|(_, event)| event.kind != Kind::Push);
+        let traces = &self.detail.traces;
+        let from_detail = of_events().and_then(|(member, _)| traces.get(usize::from(*member))?.trace());
+        self.key.trace().or(from_detail).or_else(|| traces.iter().find_map(Key::trace))
+    }
 }
 
 /// What an instance is explained by, beside what it measured.

@@ -294,6 +294,7 @@ impl Stub {
             outcome,
             reason,
             latency,
+            weight: 1,
             labels,
             stages,
             missing_stages,

@@ -5,15 +5,15 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::Settings;
-use super::histogram::{Bounds, Histogram};
-use super::series::{Open, SeriesMap};
+use super::histogram::{Bounds, Histogram, Layout};
+use super::series::{Accumulate, Birth, SeriesLimits, SeriesMap, Shown};
 use super::snapshot::{Kind, Series, Value};
 use crate::domain::flow::{Flow, Labels, Origin};
 use crate::domain::labels::Label;
 use crate::domain::result::{Closed, Latency, Outcome, PathKind, Reason, Skew, Transition};
-use crate::domain::time::{Arrival, EventTime, nanoseconds};
+use crate::domain::time::{Arrival, Now, nanoseconds};
 
 /// A family that all flows share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +146,7 @@ pub(super) struct FlowMetrics {
 /// What is recorded for each closed instance, under one lock that is taken once for each.
 #[derive(Debug)]
 struct Recorded {
-    bounds: Bounds,
+    layout: Layout,
     latency: SeriesMap<Outcome, Histogram>,
     closed: SeriesMap<(Outcome, Reason), u64>,
     path: SeriesMap<PathKind, u128>,
@@ -164,14 +164,19 @@ struct Recorded {
 }
 
 impl FlowMetrics {
-    /// The metrics of `flow`; closed label sets are there from the start, at zero until `visible_from`.
-    pub(super) fn new(flow: Arc<Flow>, bounds: Bounds, settings: &Settings, visible_from: Arrival) -> Self {
-        let limit = settings.series_per_family;
+    /// The metrics of `flow`; closed label sets are there from the start.
+    pub(super) fn new(
+        flow: Arc<Flow>,
+        layout: Layout,
+        limit: SeriesLimits,
+        shares: bool,
+        birth: Birth,
+    ) -> Self {
         let mut recorded = Recorded {
             latency: SeriesMap::new(limit),
             closed: SeriesMap::new(limit),
             path: SeriesMap::new(limit),
-            path_share: settings.critical_path_histogram.then(|| SeriesMap::new(limit)),
+            path_share: shares.then(|| SeriesMap::new(limit)),
             skew: SeriesMap::new(limit),
             transition: SeriesMap::new(limit),
             stage: SeriesMap::new(limit),
@@ -180,9 +185,9 @@ impl FlowMetrics {
             slo: SeriesMap::new(limit),
             own: SeriesMap::new(limit),
             last: SeriesMap::new(limit),
-            bounds,
+            layout,
         };
-        recorded.initialise(&flow, visible_from);
+        recorded.initialise(&flow, birth);
         FlowMetrics {
             flow,
             open: AtomicI64::new(0),
@@ -208,32 +213,47 @@ impl FlowMetrics {
         (count(&self.open), count(&self.overdue))
     }
 
-    /// Observes a closed instance. A series that is new shows zero until `visible_from`.
-    pub(super) fn observe(&self, closed: &Closed, wall: EventTime, visible_from: Arrival) {
-        self.last_closed.fetch_max(wall.unix_nanoseconds(), Relaxed);
-        self.recorded().observe(&self.flow, closed, visible_from);
+    /// Observes a closed instance.
+    pub(super) fn observe(&self, closed: &Closed, birth: Birth) {
+        self.last_closed.fetch_max(birth.created.unix_nanoseconds(), Relaxed);
+        self.recorded().observe(&self.flow, closed, birth);
     }
 
-    /// How many values each bounded family sent to its overflow series.
-    pub(super) fn refused(&self) -> [(&'static str, u64); 11] {
+    /// Moves series that nothing was added to for `idle` into the overflow. Returns how many.
+    pub(super) fn expire(&self, birth: Birth, idle: Duration) -> u64 {
+        self.recorded().expire(birth, idle)
+    }
+
+    /// For each bounded family: how many values it sent to its overflow series, and how many series it would have
+    /// without limits.
+    pub(super) fn demand(&self) -> Vec<(&'static str, u64, u64)> {
+        fn of<C: Copy + Eq + std::hash::Hash + Ord, V: Accumulate>(
+            name: &'static str,
+            map: &SeriesMap<C, V>,
+        ) -> (&'static str, u64, u64) {
+            (name, map.refused(), map.wanted())
+        }
         let recorded = self.recorded();
+        let shares = recorded.path_share.as_ref();
         [
-            (Shared::Latency.name(), recorded.latency.refused()),
-            (Shared::Closed.name(), recorded.closed.refused()),
-            (Shared::CriticalPath.name(), recorded.path.refused()),
-            (Shared::CriticalPathShare.name(), recorded.path_share.as_ref().map_or(0, SeriesMap::refused)),
-            (Shared::Transition.name(), recorded.transition.refused()),
-            (Shared::ClockSkew.name(), recorded.skew.refused()),
-            (Shared::Stage.name(), recorded.stage.refused()),
-            (Shared::StageOffset.name(), recorded.offset.refused()),
-            (Shared::MissingStage.name(), recorded.missing.refused()),
-            (Shared::Slo.name(), recorded.slo.refused()),
-            ("push", recorded.own.refused()),
+            of(Shared::Latency.name(), &recorded.latency),
+            of(Shared::Closed.name(), &recorded.closed),
+            of(Shared::CriticalPath.name(), &recorded.path),
+            of(Shared::Transition.name(), &recorded.transition),
+            of(Shared::ClockSkew.name(), &recorded.skew),
+            of(Shared::Stage.name(), &recorded.stage),
+            of(Shared::StageOffset.name(), &recorded.offset),
+            of(Shared::MissingStage.name(), &recorded.missing),
+            of(Shared::Slo.name(), &recorded.slo),
+            of("push", &recorded.own),
         ]
+        .into_iter()
+        .chain(shares.map(|shares| of(Shared::CriticalPathShare.name(), shares)))
+        .collect()
     }
 
     /// The flow's series of one of the shared families.
-    pub(super) fn series(&self, family: Shared, now: Arrival) -> Vec<Series> {
+    pub(super) fn series(&self, family: Shared, now: Now) -> Vec<Series> {
         let recorded = self.recorded();
         let flow = || vec![label("flow", &self.flow.name)];
         match family {
@@ -245,11 +265,12 @@ impl FlowMetrics {
                     .concat()
             }),
             Shared::CriticalPath => {
-                let show = |(kind, open, time, hidden): (PathKind, &Open, &u128, bool)| Series {
-                    labels: [flow(), open.shown(), vec![label("kind", kind.as_str())]].concat(),
-                    value: Value::Nanoseconds(if hidden { 0 } else { *time }),
+                let show = |shown: Shown<'_, PathKind, u128>| Series {
+                    labels: [flow(), shown.open.shown(), vec![label("kind", shown.closed.as_str())]].concat(),
+                    created: Some(shown.created),
+                    value: Value::Nanoseconds(if shown.hidden { 0 } else { *shown.value }),
                 };
-                recorded.path.sorted(now).into_iter().map(show).collect()
+                recorded.path.sorted(now.arrival).into_iter().map(show).collect()
             }
             Shared::Transition => histograms(&recorded.transition, now, |(), open| [flow(), open].concat()),
             Shared::CriticalPathShare => recorded.path_share.as_ref().map_or_else(Vec::new, |shares| {
@@ -269,35 +290,37 @@ impl FlowMetrics {
             Shared::Overdue => self.gauge(&self.overdue),
             Shared::SloObjective => {
                 let objective = self.flow.slo.map(|slo| Value::Float(slo.objective));
-                objective.into_iter().map(|value| Series { labels: flow(), value }).collect()
+                objective.into_iter().map(|value| Series { labels: flow(), created: None, value }).collect()
             }
             Shared::LastClosed => {
                 let seconds = self.last_closed.load(Relaxed) as f64 / 1e9;
-                vec![Series { labels: flow(), value: Value::Float(seconds) }]
+                vec![Series { labels: flow(), created: None, value: Value::Float(seconds) }]
             }
         }
     }
 
     fn gauge(&self, value: &AtomicI64) -> Vec<Series> {
         let value = value.load(Relaxed).max(0).cast_unsigned();
-        vec![Series { labels: vec![label("flow", &self.flow.name)], value: Value::Integer(value) }]
+        let labels = vec![label("flow", &self.flow.name)];
+        vec![Series { labels, created: None, value: Value::Integer(value) }]
     }
 
     /// The histogram of the flow's own name, and its last durations in seconds; only for flows with such a name.
-    pub(super) fn own(&self) -> Option<(Vec<Series>, Vec<Series>)> {
+    pub(super) fn own(&self, now: Now) -> Option<(Vec<Series>, Vec<Series>)> {
         self.flow.metric.as_ref()?;
         let recorded = self.recorded();
         // Shown at once, as the ancestor did.
-        let now = Arrival::since_origin(std::time::Duration::MAX);
+        let now = Now { arrival: Arrival::since_origin(Duration::MAX), ..now };
         let own = histograms(&recorded.own, now, |outcome, open| {
             let outcome = outcome.map(|outcome| label("outcome", outcome.as_str()));
             open.into_iter().chain(outcome).collect()
         });
-        let gauge = |(_, open, value, _): ((), &Open, &f64, bool)| Series {
-            labels: open.shown(),
-            value: Value::Float(*value),
+        let gauge = |shown: Shown<'_, (), f64>| Series {
+            labels: shown.open.shown(),
+            created: None,
+            value: Value::Float(*shown.value),
         };
-        Some((own, recorded.last.sorted(now).into_iter().map(gauge).collect()))
+        Some((own, recorded.last.sorted(now.arrival).into_iter().map(gauge).collect()))
     }
 
     /// Whether the stage stands among the flow's series.
@@ -317,9 +340,9 @@ impl FlowMetrics {
 
 impl Recorded {
     /// Creates the series whose labels are known in advance.
-    fn initialise(&mut self, flow: &Flow, visible_from: Arrival) {
+    fn initialise(&mut self, flow: &Flow, birth: Birth) {
         for stage in &flow.expect {
-            self.missing.get((), &stage_labels(stage), visible_from, || 0);
+            self.missing.get((), &stage_labels(stage), birth, || 0);
         }
         let open_valued = match &flow.labels {
             Labels::Declared(rules) => !rules.is_empty(),
@@ -330,70 +353,110 @@ impl Recorded {
         }
         let none: Arc<[Label]> = Arc::from([]);
         for outcome in [Outcome::Ok, Outcome::Error, Outcome::Incomplete] {
-            let bounds = &self.bounds;
-            self.latency.get(outcome, &none, visible_from, || Histogram::new(bounds));
+            let layout = &self.layout;
+            self.latency.get(outcome, &none, birth, || Histogram::new(layout));
         }
         for result in flow.slo.iter().flat_map(|_| [SloResult::Good, SloResult::Bad]) {
-            self.slo.get(result, &none, visible_from, || 0);
+            self.slo.get(result, &none, birth, || 0);
         }
         for (outcome, reason) in possible_endings(flow) {
-            self.closed.get((outcome, reason), &none, visible_from, || 0);
+            self.closed.get((outcome, reason), &none, birth, || 0);
         }
     }
 
-    fn observe(&mut self, flow: &Flow, closed: &Closed, visible_from: Arrival) {
-        let Recorded { bounds, .. } = self;
+    fn observe(&mut self, flow: &Flow, closed: &Closed, birth: Birth) {
+        let weight = closed.weight;
         let labels: Arc<[Label]> = closed.labels.as_slice().into();
-        *self.closed.get((closed.outcome, closed.reason), &labels, visible_from, || 0) += 1;
+        *self.closed.get((closed.outcome, closed.reason), &labels, birth, || 0) += weight;
         if closed.latency != Latency::Unobserved {
-            let latency = self.latency.get(closed.outcome, &labels, visible_from, || Histogram::new(bounds));
-            latency.observe(closed.latency);
+            let layout = &self.layout;
+            let latency = self.latency.get(closed.outcome, &labels, birth, || Histogram::new(layout));
+            observe_latency(latency, closed, birth);
             if flow.metric.is_some() {
                 let outcome = Some(closed.outcome).filter(|outcome| *outcome != Outcome::Ok);
-                self.own
-                    .get(outcome, &labels, Arrival::ORIGIN, || Histogram::new(bounds))
-                    .observe(closed.latency);
+                let at_once = Birth { visible_from: Arrival::ORIGIN, ..birth };
+                let own = self.own.get(outcome, &labels, at_once, || Histogram::new(layout));
+                observe_latency(own, closed, birth);
             }
         }
         if let (Latency::Finite(nanoseconds), Origin::Pushed) = (closed.latency, flow.origin) {
-            *self.last.get((), &labels, Arrival::ORIGIN, || 0.0) = nanoseconds as f64 / 1e9;
+            *self.last.get((), &labels, birth, || 0.0) = nanoseconds as f64 / 1e9;
         }
         if let Some(result) = SloResult::of(flow, closed) {
-            *self.slo.get(result, &labels, visible_from, || 0) += 1;
+            *self.slo.get(result, &labels, birth, || 0) += weight;
         }
+        self.observe_stages(flow, closed, birth);
+        self.observe_path(closed, birth);
+        for stage in &closed.missing_stages {
+            *self.missing.get((), &stage_labels(stage), birth, || 0) += weight;
+        }
+    }
+
+    fn observe_stages(&mut self, flow: &Flow, closed: &Closed, birth: Birth) {
+        let weight = closed.weight;
+        let layout = &self.layout;
         for stage in &closed.stages {
             let labels = stage_labels(&stage.name);
             if let Some(offset) = stage.offset {
-                let histogram = self.offset.get((), &labels, visible_from, || Histogram::new(bounds));
-                histogram.observe(Latency::Finite(offset));
+                let histogram = self.offset.get((), &labels, birth, || Histogram::new(layout));
+                histogram.observe(Latency::Finite(offset), weight);
             }
             if let Some(inside) = stage.inside {
-                let histogram = self.stage.get((), &labels, visible_from, || Histogram::new(bounds));
-                histogram.observe(Latency::Finite(inside));
+                let own = flow.stage_buckets.iter().find(|(name, _)| *name == stage.name);
+                let create = || match own {
+                    Some((_, seconds)) => {
+                        Histogram::new(&Layout { bounds: Bounds::from_seconds(seconds), ..layout.clone() })
+                    }
+                    None => Histogram::new(layout),
+                };
+                self.stage.get((), &labels, birth, create).observe(Latency::Finite(inside), weight);
             }
         }
+    }
+
+    fn observe_path(&mut self, closed: &Closed, birth: Birth) {
+        let weight = closed.weight;
+        let layout = &self.layout;
         for share in &closed.path {
-            let time = self.path.get(share.kind, &stage_labels(&share.stage), visible_from, || 0);
-            *time += u128::from(share.nanoseconds);
+            let labels = stage_labels(&share.stage);
+            let time = self.path.get(share.kind, &labels, birth, || 0);
+            *time += u128::from(share.nanoseconds) * u128::from(weight);
             if let Some(shares) = &mut self.path_share {
-                let labels = stage_labels(&share.stage);
-                let histogram = shares.get(share.kind, &labels, visible_from, || Histogram::new(bounds));
-                histogram.observe(Latency::Finite(share.nanoseconds));
+                let histogram = shares.get(share.kind, &labels, birth, || Histogram::new(layout));
+                histogram.observe(Latency::Finite(share.nanoseconds), weight);
             }
         }
         for Transition { from, to, nanoseconds } in &closed.transitions {
-            let labels = pair_labels(from, to);
-            let histogram = self.transition.get((), &labels, visible_from, || Histogram::new(bounds));
-            histogram.observe(Latency::Finite(*nanoseconds));
+            let histogram = self.transition.get((), &pair_labels(from, to), birth, || Histogram::new(layout));
+            histogram.observe(Latency::Finite(*nanoseconds), weight);
         }
         for Skew { from, to, nanoseconds, .. } in &closed.skews {
-            let histogram =
-                self.skew.get((), &pair_labels(from, to), visible_from, || Histogram::new(bounds));
-            histogram.observe(Latency::Finite(*nanoseconds));
+            let histogram = self.skew.get((), &pair_labels(from, to), birth, || Histogram::new(layout));
+            histogram.observe(Latency::Finite(*nanoseconds), weight);
         }
-        for stage in &closed.missing_stages {
-            *self.missing.get((), &stage_labels(stage), visible_from, || 0) += 1;
-        }
+    }
+
+    /// Moves series that nothing was added to for long into the overflow. Returns how many.
+    fn expire(&mut self, birth: Birth, idle: Duration) -> u64 {
+        self.latency.expire(birth, idle)
+            + self.closed.expire(birth, idle)
+            + self.path.expire(birth, idle)
+            + self.path_share.as_mut().map_or(0, |shares| shares.expire(birth, idle))
+            + self.transition.expire(birth, idle)
+            + self.skew.expire(birth, idle)
+            + self.stage.expire(birth, idle)
+            + self.offset.expire(birth, idle)
+            + self.slo.expire(birth, idle)
+            + self.own.expire(birth, idle)
+            + self.last.expire(birth, idle)
+    }
+}
+
+/// The latency, and the trace that may stand for it.
+fn observe_latency(histogram: &mut Histogram, closed: &Closed, birth: Birth) {
+    histogram.observe(closed.latency, closed.weight);
+    if let Some(trace) = closed.trace() {
+        histogram.exemplify(closed.latency, trace, birth.created);
     }
 }
 
@@ -450,26 +513,28 @@ fn possible_endings(flow: &Flow) -> Vec<(Outcome, Reason)> {
 
 fn histograms<C: Copy + Eq + std::hash::Hash + Ord>(
     map: &SeriesMap<C, Histogram>,
-    now: Arrival,
+    now: Now,
     labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
 ) -> Vec<Series> {
-    let show = |(closed, open, histogram, hidden): (C, &Open, &Histogram, bool)| Series {
-        labels: labels(closed, open.shown()),
-        value: Value::Histogram(histogram.value(hidden)),
+    let show = |shown: Shown<'_, C, Histogram>| Series {
+        labels: labels(shown.closed, shown.open.shown()),
+        created: Some(shown.created),
+        value: Value::Histogram(shown.value.value(shown.hidden, now.wall)),
     };
-    map.sorted(now).into_iter().map(show).collect()
+    map.sorted(now.arrival).into_iter().map(show).collect()
 }
 
 fn counters<C: Copy + Eq + std::hash::Hash + Ord>(
     map: &SeriesMap<C, u64>,
-    now: Arrival,
+    now: Now,
     labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
 ) -> Vec<Series> {
-    let show = |(closed, open, count, hidden): (C, &Open, &u64, bool)| Series {
-        labels: labels(closed, open.shown()),
-        value: Value::Integer(if hidden { 0 } else { *count }),
+    let show = |shown: Shown<'_, C, u64>| Series {
+        labels: labels(shown.closed, shown.open.shown()),
+        created: Some(shown.created),
+        value: Value::Integer(if shown.hidden { 0 } else { *shown.value }),
     };
-    map.sorted(now).into_iter().map(show).collect()
+    map.sorted(now.arrival).into_iter().map(show).collect()
 }
 
 fn stage_labels(stage: &Arc<str>) -> Arc<[Label]> {

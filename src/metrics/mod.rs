@@ -3,18 +3,20 @@
 //! Knows what was closed and what was counted, never how. A closed instance is observed in `Metrics::observe` and
 //! nowhere else. A scrape copies numbers under short locks and formats outside of them.
 
+mod distinct;
+pub mod exposition;
 mod flows;
 mod histogram;
 mod own;
 mod series;
 pub mod snapshot;
-pub mod text;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::aggregator::{Effects, Population};
@@ -23,10 +25,11 @@ use crate::domain::flow::{Flow, Origin};
 use crate::domain::ids::FlowId;
 use crate::domain::instance::Rules;
 use crate::domain::result::{Closed, Finished};
-use crate::domain::time::{Arrival, Now};
+use crate::domain::time::{Arrival, EventTime, Now};
 use flows::{FlowMetrics, Shared};
-use histogram::Bounds;
+use histogram::{Bounds, Layout, NativeLayout};
 use own::OwnMetrics;
+use series::{Birth, SeriesLimits};
 use snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
 
 /// Settings of what a scrape shows.
@@ -34,8 +37,18 @@ use snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
 pub struct Settings {
     /// For how long a new series shows zero.
     pub zero_first: Duration,
-    /// Series with label values of their own, for each family and flow.
+    /// Series with label values of their own, for each family and flow, and values of each of their labels.
     pub series_per_family: usize,
+    /// Values of each open label of a family and flow.
+    pub values_per_label: usize,
+    /// For how long nothing may be added to a series before it goes into the overflow; `None`: for ever.
+    pub idle: Option<Duration>,
+    /// Which buckets histograms have.
+    pub histograms: Histograms,
+    /// By which factor native buckets grow at most.
+    pub native_factor: f64,
+    /// How many native buckets a histogram has at most.
+    pub native_buckets: usize,
     /// Bucket bounds in seconds of flows that name none.
     pub buckets: Arc<[f64]>,
     /// Whether pushes also show their last duration as the gauge `NAME_total`.
@@ -44,6 +57,18 @@ pub struct Settings {
     pub critical_path_histogram: bool,
     /// Why events are rejected: these reasons are there from the start.
     pub rejection_reasons: Vec<&'static str>,
+}
+
+/// Which buckets the histograms of flows have, in the format that can show both kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Histograms {
+    /// Those of the config.
+    Classic,
+    /// Exponential ones. Text formats, which cannot show these, have the others all the same.
+    Native,
+    /// Both.
+    Both,
 }
 
 /// What a scrape shows.
@@ -55,6 +80,10 @@ pub struct Metrics {
     warned: Warned,
     /// Set at shutdown: the last scrape must not find new series at zero.
     show_all: AtomicBool,
+    /// When the process started, by our wall clock.
+    started: EventTime,
+    /// When idle series were looked for last.
+    expired: Mutex<Arrival>,
 }
 
 /// What has been said once and need not be said again.
@@ -111,13 +140,15 @@ pub struct Received {
 
 impl Metrics {
     /// Metrics of the configured flows at zero.
-    pub fn new(settings: Settings, catalog: &Catalog, now: Arrival) -> Self {
+    pub fn new(settings: Settings, catalog: &Catalog, now: Now) -> Self {
         let metrics = Metrics {
             settings,
             flows: RwLock::default(),
             own: OwnMetrics::new(),
             warned: Warned::default(),
             show_all: AtomicBool::new(false),
+            started: now.wall,
+            expired: Mutex::new(now.arrival),
         };
         for flow in catalog.fixed() {
             metrics.of(flow, now);
@@ -209,7 +240,7 @@ impl Metrics {
                 *sums.entry(flow).or_default() += by;
             }
             for (flow, by) in sums {
-                change(&self.of(&catalog.flow(flow), now.arrival), by);
+                change(&self.of(&catalog.flow(flow), now), by);
             }
         };
         of_flows(&effects.open_change, FlowMetrics::change_open);
@@ -240,11 +271,7 @@ impl Metrics {
 
     /// Observes a closed instance, once.
     fn observe(&self, closed: &Closed, now: Now) {
-        self.of(&closed.flow, now.arrival).observe(
-            closed,
-            now.wall,
-            now.arrival.plus(self.settings.zero_first),
-        );
+        self.of(&closed.flow, now).observe(closed, self.birth(now));
         let own = &self.own;
         let flow = &*closed.flow.name;
         let notes = &closed.notes;
@@ -279,7 +306,7 @@ impl Metrics {
     }
 
     /// The metrics of a flow, created when it is first heard of.
-    fn of(&self, flow: &Arc<Flow>, now: Arrival) -> Arc<FlowMetrics> {
+    fn of(&self, flow: &Arc<Flow>, now: Now) -> Arc<FlowMetrics> {
         if let Some(known) = self.flows.read().unwrap_or_else(PoisonError::into_inner).get(&flow.id) {
             return Arc::clone(known);
         }
@@ -287,10 +314,43 @@ impl Metrics {
         let create = || {
             let bounds =
                 Bounds::from_seconds(flow.buckets.get_or_init(|| Arc::clone(&self.settings.buckets)));
-            let visible_from = now.plus(self.settings.zero_first);
-            Arc::new(FlowMetrics::new(Arc::clone(flow), bounds, &self.settings, visible_from))
+            let native = NativeLayout::new(self.settings.native_factor, self.settings.native_buckets);
+            let layout = Layout {
+                bounds,
+                shows_classic: self.settings.histograms != Histograms::Native,
+                native: (self.settings.histograms != Histograms::Classic).then_some(native),
+            };
+            let limits = SeriesLimits {
+                series: self.settings.series_per_family,
+                values_per_label: self.settings.values_per_label,
+            };
+            let shares = self.settings.critical_path_histogram;
+            Arc::new(FlowMetrics::new(Arc::clone(flow), layout, limits, shares, self.birth(now)))
         };
         Arc::clone(flows.entry(flow.id).or_insert_with(create))
+    }
+
+    /// What a series is born with that is new now.
+    fn birth(&self, now: Now) -> Birth {
+        let visible_from = now.arrival.plus(self.settings.zero_first);
+        Birth { now: now.arrival, visible_from, created: now.wall }
+    }
+
+    /// Moves series that nothing was added to for long into the overflow. Looks for them now and then only.
+    pub fn expire(&self, now: Now) {
+        let Some(idle) = self.settings.idle else { return };
+        {
+            let mut last = self.expired.lock().unwrap_or_else(PoisonError::into_inner);
+            if now.arrival.since(*last) < idle / 10 {
+                return;
+            }
+            *last = now.arrival;
+        }
+        let flows: Vec<_> =
+            self.flows.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
+        let birth = self.birth(now);
+        let expired = flows.iter().map(|metrics| metrics.expire(birth, idle)).sum();
+        self.own.requests.series_expired.inc_by(expired);
     }
 
     /// Shows new series at once from here on, for there will be no later scrape.
@@ -299,11 +359,12 @@ impl Metrics {
     }
 
     /// All families as they stand at `now`. Shown values never depend on how often they are looked at.
-    pub fn snapshot(&self, now: Arrival, population: Population) -> Vec<Family> {
+    pub fn snapshot(&self, now: Now, population: Population) -> Vec<Family> {
         let mut flows: Vec<_> =
             self.flows.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
         flows.sort_by_key(|metrics| metrics.flow().id);
-        let now = if self.show_all.load(Relaxed) { Arrival::since_origin(Duration::MAX) } else { now };
+        let end = Arrival::since_origin(Duration::MAX);
+        let now = if self.show_all.load(Relaxed) { Now { arrival: end, ..now } } else { now };
         let shared = Shared::ALL.into_iter().map(|family| Family {
             name: family.name().into(),
             help: family.help().into(),
@@ -312,18 +373,18 @@ impl Metrics {
         });
         let mut families: Vec<Family> = shared.collect();
         for metrics in &flows {
-            self.own_names(metrics, &mut families);
+            self.own_names(metrics, now, &mut families);
         }
         self.refresh(population, &flows);
-        families.extend(self.own.gather().iter().map(from_prometheus));
+        families.extend(self.own.gather().iter().map(|family| from_prometheus(family, self.started)));
         families.retain(|family| !family.series.is_empty());
         families
     }
 
     /// The families that one flow has for itself.
-    fn own_names(&self, metrics: &FlowMetrics, families: &mut Vec<Family>) {
+    fn own_names(&self, metrics: &FlowMetrics, now: Now, families: &mut Vec<Family>) {
         let flow = metrics.flow();
-        let (Some(name), Some((histogram, last))) = (&flow.metric, metrics.own()) else {
+        let (Some(name), Some((histogram, last))) = (&flow.metric, metrics.own(now)) else {
             return;
         };
         let help = flow.help.get().cloned();
@@ -352,19 +413,22 @@ impl Metrics {
             .set(i64::try_from(population.stubs).unwrap_or(i64::MAX));
         own.events.open.set(population.events as f64);
         own.instances.tombstones.set(population.tombstones as f64);
-        let mut refused: HashMap<&str, u64> = HashMap::new();
-        for (family, count) in flows.iter().flat_map(|metrics| metrics.refused()) {
-            *refused.entry(family).or_default() += count;
+        let mut demand: HashMap<&str, (u64, u64)> = HashMap::new();
+        for (family, refused, wanted) in flows.iter().flat_map(|metrics| metrics.demand()) {
+            let sums = demand.entry(family).or_default();
+            *sums = (sums.0 + refused, sums.1 + wanted);
         }
-        for (family, count) in refused {
+        for (family, (refused, wanted)) in demand {
             let counter = own.requests.series_overflow.with_label_values(&[family]);
-            counter.inc_by(count.saturating_sub(counter.get()));
+            counter.inc_by(refused.saturating_sub(counter.get()));
+            let gauge = own.requests.series_wanted.with_label_values(&[family]);
+            gauge.set(i64::try_from(wanted).unwrap_or(i64::MAX));
         }
     }
 }
 
 /// The `prometheus` crate's model in ours.
-fn from_prometheus(family: &prometheus::proto::MetricFamily) -> Family {
+fn from_prometheus(family: &prometheus::proto::MetricFamily, started: EventTime) -> Family {
     use prometheus::proto::MetricType;
     let kind = match family.get_field_type() {
         MetricType::COUNTER => Kind::Counter,
@@ -379,7 +443,7 @@ fn from_prometheus(family: &prometheus::proto::MetricFamily) -> Family {
             Kind::Gauge => Value::Float(metric.get_gauge().get_value()),
             Kind::Histogram => Value::Histogram(histogram_from_prometheus(metric.get_histogram())),
         };
-        Series { labels, value }
+        Series { labels, created: Some(started), value }
     });
     Family { name: family.name().into(), help: family.help().into(), kind, series: series.collect() }
 }
@@ -393,5 +457,6 @@ fn histogram_from_prometheus(histogram: &prometheus::proto::Histogram) -> Histog
         before = cumulated;
     }
     let bounds = finite().map(|bucket| bucket.upper_bound()).collect();
-    HistogramValue { bounds, counts, sum: Sum::Float(histogram.get_sample_sum()) }
+    let sum = Sum::Float(histogram.get_sample_sum());
+    HistogramValue { bounds, counts, sum, exemplars: Vec::new(), shows_classic: true, native: None }
 }

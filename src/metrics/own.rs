@@ -78,6 +78,8 @@ pub(super) struct RequestMetrics {
     pub(super) flows_refused: IntCounter,
     pub(super) values_truncated: IntCounter,
     pub(super) series_overflow: IntCounterVec,
+    pub(super) series_wanted: IntGaugeVec,
+    pub(super) series_expired: IntCounter,
     pub(super) config_hash: Gauge,
     pub(super) build_info: IntGaugeVec,
 }
@@ -263,6 +265,15 @@ impl RequestMetrics {
                 "series_overflow_total",
                 "Values that went to an overflow series for want of room.",
                 &["family"],
+            ),
+            series_wanted: make.gauges(
+                "series_wanted",
+                "How many series there would be without limits, roughly.",
+                &["family"],
+            ),
+            series_expired: make.counter(
+                "series_expired_total",
+                "Series that went into an overflow series because nothing was added to them for long.",
             ),
             config_hash: make.gauge("config_hash", "Fingerprint of the config in force."),
             build_info: make.gauges("build_info", "Version of the program.", &["version"]),

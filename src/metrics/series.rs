@@ -1,15 +1,17 @@
 //! The series of one family and flow: created at zero, bounded in number.
 //!
-//! Invariant: totals are exact. What does not fit is counted in a series that keeps the closed labels (outcome,
-//! reason ...) and replaces the open-valued ones by `otel_metric_overflow="true"`; a new series shows zero for one
-//! scrape interval, because a rate cannot see a first value, and its true value after that.
+//! Invariant: totals are exact. What does not fit, and what has not changed for long, is counted in a series that keeps
+//! the closed labels (outcome, reason ...) and replaces the open-valued ones by `otel_metric_overflow="true"`; a new
+//! series shows zero for one scrape interval, because a rate cannot see a first value, and its true value after that.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::distinct::Distinct;
 use crate::domain::labels::Label;
-use crate::domain::time::Arrival;
+use crate::domain::time::{Arrival, EventTime};
 
 /// The label that stands for all label sets that found no room.
 pub(super) const OVERFLOW_LABEL: &str = "otel_metric_overflow";
@@ -33,41 +35,162 @@ impl Open {
     }
 }
 
+/// When something new is observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Birth {
+    /// Now, by our own clock.
+    pub(super) now: Arrival,
+    /// Until when a new series shows zero.
+    pub(super) visible_from: Arrival,
+    /// Now, by our wall clock: when a new series begins.
+    pub(super) created: EventTime,
+}
+
+/// How many series there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SeriesLimits {
+    /// With open labels of their own.
+    pub(super) series: usize,
+    /// Values of each open label.
+    pub(super) values_per_label: usize,
+}
+
+/// Values that can be added up.
+pub(super) trait Accumulate {
+    /// Adds another value.
+    fn add(&mut self, other: &Self);
+}
+
+impl Accumulate for u64 {
+    fn add(&mut self, other: &Self) {
+        *self += other;
+    }
+}
+
+impl Accumulate for u128 {
+    fn add(&mut self, other: &Self) {
+        *self += other;
+    }
+}
+
+/// The last duration of several series is the last of any.
+impl Accumulate for f64 {
+    fn add(&mut self, other: &Self) {
+        *self = *other;
+    }
+}
+
 /// The series of one family and flow, by closed labels `C` and open ones.
 #[derive(Debug)]
 pub(super) struct SeriesMap<C, V> {
     series: HashMap<(C, Open), Entry<V>>,
-    limit: usize,
+    /// How many of them have open labels of their own.
+    own: usize,
+    limits: SeriesLimits,
+    /// The values of each open label that the series have.
+    values: HashMap<Arc<str>, HashSet<Arc<str>>>,
     refused: u64,
+    /// The label sets that were refused, so that it can be told how many series were wanted.
+    wanted: Option<Box<Distinct>>,
 }
 
 #[derive(Debug)]
 struct Entry<V> {
-    visible_from: Arrival,
+    birth: Birth,
+    touched: Arrival,
     value: V,
 }
 
-impl<C: Copy + Eq + Hash + Ord, V> SeriesMap<C, V> {
-    /// At most `limit` series with open labels of their own.
-    pub(super) fn new(limit: usize) -> Self {
-        SeriesMap { series: HashMap::new(), limit, refused: 0 }
+/// One series as it is shown.
+pub(super) struct Shown<'m, C, V> {
+    pub(super) closed: C,
+    pub(super) open: &'m Open,
+    pub(super) value: &'m V,
+    pub(super) created: EventTime,
+    /// It still shows zero.
+    pub(super) hidden: bool,
+}
+
+impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
+    /// Without any series.
+    pub(super) fn new(limits: SeriesLimits) -> Self {
+        SeriesMap { series: HashMap::new(), own: 0, limits, values: HashMap::new(), refused: 0, wanted: None }
     }
 
-    /// The value of a series, created if it is new; its zero is shown until `visible_from` then.
+    /// The value of a series, created if it is new; its zero is shown for a while then.
     pub(super) fn get(
         &mut self,
         closed: C,
         labels: &Arc<[Label]>,
-        visible_from: Arrival,
+        birth: Birth,
         create: impl FnOnce() -> V,
     ) -> &mut V {
         let mut key = (closed, Open::Labels(Arc::clone(labels)));
-        if self.series.len() >= self.limit && !self.series.contains_key(&key) {
-            key.1 = Open::Overflow;
+        if !self.series.contains_key(&key) && !self.admit(labels) {
+            let hash = self.series.hasher().hash_one(&key);
+            self.wanted.get_or_insert_default().add(hash);
             self.refused += 1;
+            key.1 = Open::Overflow;
         }
-        let entry = self.series.entry(key).or_insert_with(|| Entry { visible_from, value: create() });
+        let entry =
+            self.series.entry(key).or_insert_with(|| Entry { birth, touched: birth.now, value: create() });
+        entry.touched = birth.now;
         &mut entry.value
+    }
+
+    /// Makes room for a new label set, if there is any.
+    fn admit(&mut self, labels: &[Label]) -> bool {
+        let limit = self.limits.values_per_label;
+        let has_room = |(name, value): &Label| {
+            self.values.get(name).is_none_or(|known| known.contains(value) || known.len() < limit)
+        };
+        if self.own >= self.limits.series || !labels.iter().all(has_room) {
+            return false;
+        }
+        self.own += 1;
+        for (name, value) in labels {
+            self.values.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
+        }
+        true
+    }
+
+    /// Moves series with open labels that nothing was added to for `idle` into the overflow series. Returns how many.
+    pub(super) fn expire(&mut self, birth: Birth, idle: Duration) -> u64 {
+        let is_idle = |(_, open): &(C, Open), entry: &mut Entry<V>| {
+            matches!(open, Open::Labels(labels) if !labels.is_empty())
+                && birth.now.since(entry.touched) >= idle
+        };
+        let expired: Vec<_> = self.series.extract_if(is_idle).collect();
+        if expired.is_empty() {
+            return 0;
+        }
+        self.own -= expired.len();
+        self.values.clear();
+        let kept: Vec<Open> = self.series.keys().map(|(_, open)| open.clone()).collect();
+        for (name, value) in kept
+            .iter()
+            .filter_map(|open| match open {
+                Open::Labels(labels) => Some(labels.iter()),
+                Open::Overflow => None,
+            })
+            .flatten()
+        {
+            self.values.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
+        }
+        let count = expired.len() as u64;
+        for ((closed, _), entry) in expired {
+            match self.series.get_mut(&(closed, Open::Overflow)) {
+                Some(overflow) => {
+                    overflow.value.add(&entry.value);
+                    overflow.touched = birth.now;
+                }
+                None => {
+                    let overflow = Entry { birth, touched: birth.now, value: entry.value };
+                    self.series.insert((closed, Open::Overflow), overflow);
+                }
+            }
+        }
+        count
     }
 
     /// Whether the series exists by its own labels.
@@ -80,12 +203,98 @@ impl<C: Copy + Eq + Hash + Ord, V> SeriesMap<C, V> {
         self.refused
     }
 
-    /// All series in a stable order, with whether they still show zero at `now`.
-    pub(super) fn sorted(&self, now: Arrival) -> Vec<(C, &Open, &V, bool)> {
-        let mut series: Vec<_> = (self.series.iter())
-            .map(|((closed, open), entry)| (*closed, open, &entry.value, now < entry.visible_from))
-            .collect();
-        series.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+    /// How many series there would be without limits, roughly.
+    pub(super) fn wanted(&self) -> u64 {
+        self.own as u64 + self.wanted.as_ref().map_or(0, |wanted| wanted.estimate())
+    }
+
+    /// All series in a stable order, as they are at `now`.
+    pub(super) fn sorted(&self, now: Arrival) -> Vec<Shown<'_, C, V>> {
+        let mut series = Vec::with_capacity(self.series.len());
+        for ((closed, open), Entry { birth, value, .. }) in &self.series {
+            let hidden = now < birth.visible_from;
+            series.push(Shown { closed: *closed, open, value, created: birth.created, hidden });
+        }
+        series.sort_unstable_by(|a, b| (a.closed, a.open).cmp(&(b.closed, b.open)));
         series
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> Birth {
+        let now = Arrival::since_origin(Duration::from_secs(second));
+        Birth { now, visible_from: now, created: EventTime::EPOCH.plus(Duration::from_secs(second)) }
+    }
+
+    fn labels(tenant: &str, region: &str) -> Arc<[Label]> {
+        [("tenant", tenant), ("region", region)].map(|(name, value)| (name.into(), value.into())).into()
+    }
+
+    fn shown(map: &SeriesMap<(), u64>) -> Vec<(String, u64, u64)> {
+        let line = |series: &Shown<'_, (), u64>| {
+            let labels: Vec<String> =
+                series.open.shown().iter().map(|(name, value)| format!("{name}={value}")).collect();
+            (labels.join(" "), *series.value, series.created.unix_nanoseconds() / 1_000_000_000)
+        };
+        map.sorted(Arrival::since_origin(Duration::MAX)).iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_million_label_values_are_as_many_series_as_may_be_and_lose_no_count() {
+        let mut map = SeriesMap::new(SeriesLimits { series: 100, values_per_label: 1000 });
+        for value in 0..1_000_000 {
+            *map.get((), &labels(&value.to_string(), "eu"), at(1), || 0) += 1;
+        }
+        let series = map.sorted(Arrival::since_origin(Duration::MAX));
+        assert_eq!(series.len(), 101);
+        assert_eq!(series.iter().map(|series| series.value).sum::<u64>(), 1_000_000);
+        assert_eq!(map.refused(), 999_900);
+        let wanted = map.wanted() as f64;
+        assert!((wanted / 1e6 - 1.0).abs() < 0.1, "{wanted}");
+    }
+
+    #[test]
+    fn a_label_with_too_many_values_overflows_and_leaves_room_for_the_others() {
+        let mut map = SeriesMap::new(SeriesLimits { series: 100, values_per_label: 2 });
+        for (tenant, region) in
+            [("a", "eu"), ("b", "eu"), ("c", "eu"), ("a", "us"), ("c", "us"), ("a", "asia")]
+        {
+            *map.get((), &labels(tenant, region), at(1), || 0) += 1;
+        }
+        assert_eq!(
+            shown(&map),
+            [
+                ("tenant=a region=eu".to_owned(), 1, 1),
+                ("tenant=a region=us".to_owned(), 1, 1),
+                ("tenant=b region=eu".to_owned(), 1, 1),
+                ("otel_metric_overflow=true".to_owned(), 3, 1),
+            ]
+        );
+        assert_eq!(map.wanted(), 6);
+    }
+
+    #[test]
+    fn idle_series_go_into_the_overflow_and_come_back_at_zero() {
+        let mut map = SeriesMap::new(SeriesLimits { series: 2, values_per_label: 2 });
+        *map.get((), &labels("a", "eu"), at(1), || 0) += 5;
+        *map.get((), &labels("b", "eu"), at(50), || 0) += 1;
+        assert_eq!(map.expire(at(70), Duration::from_secs(60)), 1);
+        *map.get((), &labels("b", "eu"), at(71), || 0) += 1;
+        *map.get((), &labels("c", "eu"), at(72), || 0) += 1;
+        let before = ("otel_metric_overflow=true".to_owned(), 5, 70);
+        assert_eq!(shown(&map).last(), Some(&before));
+        assert_eq!(map.expire(at(131), Duration::from_secs(60)), 1, "b is idle, c is not");
+        *map.get((), &labels("a", "eu"), at(132), || 0) += 1;
+        assert_eq!(
+            shown(&map),
+            [
+                ("tenant=a region=eu".to_owned(), 1, 132),
+                ("tenant=c region=eu".to_owned(), 1, 72),
+                ("otel_metric_overflow=true".to_owned(), 7, 70),
+            ]
+        );
     }
 }

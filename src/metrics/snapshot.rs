@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::labels::Label;
+use crate::domain::time::EventTime;
 
 /// All series of one name.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +34,8 @@ pub enum Kind {
 pub struct Series {
     /// Its labels in the order in which they are shown.
     pub labels: Vec<Label>,
+    /// When it began at zero, by our wall clock; for counters and histograms.
+    pub created: Option<EventTime>,
     /// Its value.
     pub value: Value,
 }
@@ -59,6 +62,39 @@ pub struct HistogramValue {
     pub counts: Vec<u64>,
     /// Sum of all observations.
     pub sum: Sum,
+    /// At most one for each bucket, by bucket.
+    pub exemplars: Vec<Exemplar>,
+    /// Whether formats that can show native histograms show the buckets above as well.
+    pub shows_classic: bool,
+    /// The same observations in exponential buckets, if that is wanted.
+    pub native: Option<NativeHistogram>,
+}
+
+/// An observation that stands for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exemplar {
+    /// The place of its bucket.
+    pub bucket: usize,
+    /// The trace in which it was observed, in hexadecimal.
+    pub trace_id: String,
+    /// What was observed.
+    pub nanoseconds: u64,
+    /// When, by our wall clock.
+    pub at: EventTime,
+}
+
+/// Observations in buckets that grow by a constant factor.
+/// <https://prometheus.io/docs/specs/native_histograms/>
+#[derive(Debug, Clone, PartialEq)]
+pub struct NativeHistogram {
+    /// Each power of two is divided into 2^schema buckets.
+    pub schema: i32,
+    /// What is not larger than this is in the zero bucket.
+    pub zero_threshold: f64,
+    /// Observations in the zero bucket.
+    pub zero_count: u64,
+    /// Buckets with observations, by index; the upper bound of index i is 2^(i / 2^schema).
+    pub buckets: Vec<(i32, u64)>,
 }
 
 /// A sum of observations.

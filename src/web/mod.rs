@@ -10,13 +10,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::explain::{Closing, FlowOverview};
-use crate::metrics::text;
+use crate::metrics::exposition::Format;
 use crate::pipeline::Pipeline;
 
 /// Whether the program wants traffic, and who has looked at its metrics.
@@ -72,24 +72,26 @@ async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
     // Formatting many series takes a while: not on a thread that also takes requests in.
     let pipeline = Arc::clone(&web.pipeline);
     let is_last = web.status.closed.load(Relaxed);
-    let rendered =
-        tokio::task::spawn_blocking(move || text::render(&pipeline.snapshot(pipeline.now()))).await;
-    let Ok(text) = rendered else {
+    let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::negotiate(&accept.join(","));
+    let render = move || format.render(&pipeline.snapshot(pipeline.now()));
+    let Ok(page) = tokio::task::spawn_blocking(render).await else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     if is_last {
         web.status.last_scrapes.send_modify(|seen| *seen += 1);
     }
     let mut response_headers = HeaderMap::new();
-    response_headers.insert(CONTENT_TYPE, HeaderValue::from_static(text::CONTENT_TYPE));
-    response_headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    let compressed = if accepts_gzip(&headers) { gzip(text.as_bytes()) } else { None };
+    let content_type = HeaderValue::try_from(format.content_type());
+    response_headers.insert(CONTENT_TYPE, content_type.expect("all content types are plain ASCII"));
+    response_headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+    let compressed = if accepts_gzip(&headers) { gzip(&page) } else { None };
     match compressed {
         Some(compressed) => {
             response_headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             (response_headers, compressed).into_response()
         }
-        None => (response_headers, text).into_response(),
+        None => (response_headers, page).into_response(),
     }
 }
 

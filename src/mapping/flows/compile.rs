@@ -141,6 +141,19 @@ impl Compiler<'_> {
     ) -> Result<(Flow, FlowRule), FlowError> {
         let buckets = config.buckets.as_ref().unwrap_or(&defaults.buckets).bounds();
         check_buckets(buckets).map_err(|message| self.error("buckets", message))?;
+        let mut bounds = buckets.to_vec();
+        if let Some(slo) = &config.slo {
+            add_bound(&mut bounds, slo.latency.as_secs_f64());
+        }
+        let stage_buckets = config
+            .stage_buckets
+            .iter()
+            .map(|(stage, buckets)| {
+                let key = format!("stage_buckets.{stage}");
+                check_buckets(buckets.bounds()).map_err(|message| self.error(&key, message))?;
+                Ok((stage.as_str().into(), buckets.bounds().into()))
+            })
+            .collect::<Result<_, _>>()?;
         if config.expect.len() > Flow::MAX_EXPECTED {
             return Err(self.error("expect", format!("more than {} expected stages", Flow::MAX_EXPECTED)));
         }
@@ -188,7 +201,8 @@ impl Compiler<'_> {
             slo: config.slo.map(|slo| self.slo(slo)).transpose()?,
             metric: config.metric.as_deref().map(Arc::from),
             help: config.help.as_deref().map_or_else(OnceLock::new, |help| OnceLock::from(Arc::from(help))),
-            buckets: OnceLock::from(Arc::from(buckets)),
+            stage_buckets,
+            buckets: OnceLock::from(Arc::from(bounds)),
         };
         Ok((flow, rule))
     }
@@ -319,6 +333,14 @@ fn on_incomplete(name: OnIncompleteName) -> OnIncomplete {
     }
 }
 
+/// Makes sure that a bucket ends where the promise does, so that the share of kept promises is exact.
+fn add_bound(bounds: &mut Vec<f64>, bound: f64) {
+    let place = bounds.partition_point(|known| *known < bound);
+    if bound > 0.0 && bounds.get(place) != Some(&bound) {
+        bounds.insert(place, bound);
+    }
+}
+
 /// The flow that takes every trace no other flow takes.
 fn built_in(id: FlowId, defaults: &Defaults) -> Flow {
     let label = |name: &str| LabelRule { name: name.into(), pick: Pick::Root, default: "".into() };
@@ -339,6 +361,7 @@ fn built_in(id: FlowId, defaults: &Defaults) -> Flow {
         slo: None,
         metric: None,
         help: OnceLock::from(Arc::from("Traces that belong to no configured flow.")),
+        stage_buckets: Vec::new(),
         buckets: OnceLock::from(Arc::from(defaults.buckets.bounds())),
     }
 }

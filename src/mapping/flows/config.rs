@@ -206,6 +206,9 @@ pub struct FlowConfig {
     /// Bucket bounds in seconds, or a preset.
     #[serde(default)]
     pub buckets: Option<Buckets>,
+    /// Bucket bounds of single stages, or presets.
+    #[serde(default)]
+    pub stage_buckets: BTreeMap<String, Buckets>,
     /// The name of a histogram of its own.
     #[serde(default)]
     pub metric: Option<String>,

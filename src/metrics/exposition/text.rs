@@ -4,73 +4,92 @@
 
 use std::fmt::Write;
 
-use super::snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
+use super::Escaping;
 use crate::domain::labels::Label;
-
-/// The exact content type that Prometheus expects.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+use crate::domain::time::EventTime;
+use crate::metrics::snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
 
 /// Writes all families.
-pub fn render(families: &[Family]) -> String {
+pub(super) fn render(families: &[Family], escaping: Escaping) -> String {
     let mut text = String::with_capacity(64 * 1024);
     for family in families {
+        let name = escaping.name(&family.name);
         let kind = match family.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
         text.push_str("# HELP ");
-        text.push_str(&family.name);
+        text.push_str(&name);
         text.push(' ');
         escape(&mut text, &family.help, false);
         text.push_str("\n# TYPE ");
-        text.push_str(&family.name);
+        text.push_str(&name);
         text.push(' ');
         text.push_str(kind);
         text.push('\n');
         for series in &family.series {
-            write_series(&mut text, &family.name, series);
+            write_series(&mut text, &Sample { name: &name, labels: &series.labels, escaping }, series);
         }
     }
     text
 }
 
-fn write_series(text: &mut String, name: &str, series: &Series) {
+fn write_series(text: &mut String, sample: &Sample<'_>, series: &Series) {
     match &series.value {
-        Value::Integer(value) => write_sample(text, name, "", &series.labels, None, &value.to_string()),
-        Value::Float(value) => write_sample(text, name, "", &series.labels, None, &float(*value)),
-        Value::Nanoseconds(value) => {
-            write_sample(text, name, "", &series.labels, None, &sum_text(Sum::Nanoseconds(*value)));
-        }
-        Value::Histogram(value) => write_histogram(text, name, &series.labels, value),
+        Value::Integer(value) => sample.write(text, "", None, &value.to_string(), ""),
+        Value::Float(value) => sample.write(text, "", None, &float(*value), ""),
+        Value::Nanoseconds(value) => sample.write(text, "", None, &sum_text(Sum::Nanoseconds(*value)), ""),
+        Value::Histogram(value) => write_histogram(text, sample, value),
     }
 }
 
-fn write_histogram(text: &mut String, name: &str, labels: &[Label], value: &HistogramValue) {
+fn write_histogram(text: &mut String, sample: &Sample<'_>, value: &HistogramValue) {
     let mut cumulated: u64 = 0;
     for (place, count) in value.counts.iter().enumerate() {
         cumulated += count;
         let bound = value.bounds.get(place).copied().unwrap_or(f64::INFINITY);
-        write_sample(text, name, "_bucket", labels, Some(&bound_text(bound)), &cumulated.to_string());
+        sample.write(text, "_bucket", Some(&bound_text(bound)), &cumulated.to_string(), "");
     }
-    write_sample(text, name, "_sum", labels, None, &sum_text(value.sum));
-    write_sample(text, name, "_count", labels, None, &cumulated.to_string());
+    sample.write(text, "_sum", None, &sum_text(value.sum), "");
+    sample.write(text, "_count", None, &cumulated.to_string(), "");
 }
 
-fn write_sample(
-    text: &mut String,
-    name: &str,
-    suffix: &str,
-    labels: &[Label],
-    bound: Option<&str>,
-    value: &str,
-) {
-    text.push_str(name);
-    text.push_str(suffix);
+/// What the lines of one series have in common.
+pub(super) struct Sample<'s> {
+    pub(super) name: &'s str,
+    pub(super) labels: &'s [Label],
+    pub(super) escaping: Escaping,
+}
+
+impl Sample<'_> {
+    /// One line: name, labels and a bucket's bound, value, and what else comes after it.
+    pub(super) fn write(
+        &self,
+        text: &mut String,
+        suffix: &str,
+        bound: Option<&str>,
+        value: &str,
+        rest: &str,
+    ) {
+        text.push_str(self.name);
+        text.push_str(suffix);
+        if !self.labels.is_empty() || bound.is_some() {
+            push_labels(text, self.labels, bound, self.escaping);
+        }
+        text.push(' ');
+        text.push_str(value);
+        text.push_str(rest);
+        text.push('\n');
+    }
+}
+
+/// Labels in their braces.
+pub(super) fn push_labels(text: &mut String, labels: &[Label], bound: Option<&str>, escaping: Escaping) {
     let mut separator = '{';
     for (label, value) in labels {
         text.push(separator);
-        text.push_str(label);
+        text.push_str(&escaping.name(label));
         text.push_str("=\"");
         escape(text, value, true);
         text.push('"');
@@ -81,14 +100,11 @@ fn write_sample(
         text.push_str("le=\"");
         text.push_str(bound);
         text.push('"');
-        separator = ',';
     }
-    text.push_str(if separator == ',' { "} " } else { " " });
-    text.push_str(value);
-    text.push('\n');
+    text.push('}');
 }
 
-fn escape(text: &mut String, value: &str, quotes: bool) {
+pub(super) fn escape(text: &mut String, value: &str, quotes: bool) {
     for c in value.chars() {
         match c {
             '\\' => text.push_str("\\\\"),
@@ -107,7 +123,7 @@ pub(super) fn bound_text(bound: f64) -> String {
 }
 
 /// A number as Go's `%g` with the shortest exact digits writes it.
-fn float(value: f64) -> String {
+pub(super) fn float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }
@@ -125,7 +141,7 @@ fn float(value: f64) -> String {
 }
 
 /// Seconds, exact.
-fn sum_text(sum: Sum) -> String {
+pub(super) fn sum_text(sum: Sum) -> String {
     match sum {
         Sum::Float(value) => float(value),
         Sum::Nanoseconds(nanoseconds) => {
@@ -139,6 +155,12 @@ fn sum_text(sum: Sum) -> String {
             text
         }
     }
+}
+
+/// A moment in seconds since 1970, to the millisecond.
+pub(super) fn seconds_text(time: EventTime) -> String {
+    let milliseconds = time.unix_nanoseconds() / 1_000_000;
+    format!("{}.{:03}", milliseconds / 1000, milliseconds % 1000)
 }
 
 #[cfg(test)]
@@ -172,7 +194,9 @@ mod tests {
     #[test]
     fn hostile_label_values_stay_inside_their_quotes() {
         let mut text = String::new();
-        write_sample(&mut text, "m", "", &[("a".into(), "x\"} 1\nm{a=\"\\".into())], None, "1");
+        let labels = [("a".into(), "x\"} 1\nm{a=\"\\".into())];
+        Sample { name: "m", labels: &labels, escaping: Escaping::Underscores }
+            .write(&mut text, "", None, "1", "");
         assert_eq!(text, "m{a=\"x\\\"} 1\\nm{a=\\\"\\\\\"} 1\n");
     }
 }

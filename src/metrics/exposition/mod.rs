@@ -1,0 +1,97 @@
+//! The formats in which a scrape can be had, and which of them a client wants.
+//!
+//! Knows the snapshot and nothing else. Invariant: all formats are written from the same values, and a bucket bound is
+//! spelled the same way in all that spell it. What a client sends never comes back in a header.
+
+mod negotiation;
+mod openmetrics;
+mod protobuf;
+mod text;
+
+use std::borrow::Cow;
+
+use super::snapshot::Family;
+
+/// A format, and how names are written in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Format {
+    syntax: Syntax,
+    escaping: Escaping,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Syntax {
+    /// Prometheus text 0.0.4, which every client can read.
+    Text,
+    /// Prometheus text 1.0.0, which differs in the content type.
+    TextOne,
+    OpenMetrics,
+    Protobuf,
+}
+
+/// How names are written. All of ours are plain, so that only one of the schemes changes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Escaping {
+    AllowUtf8,
+    Underscores,
+    Dots,
+    Values,
+}
+
+impl Format {
+    /// Prometheus text 0.0.4.
+    pub const TEXT: Format = Format { syntax: Syntax::Text, escaping: Escaping::Underscores };
+
+    /// The best format among those that an `Accept` header asks for; text 0.0.4 if there is none.
+    pub fn negotiate(accept: &str) -> Format {
+        negotiation::best(accept)
+    }
+
+    /// The exact content type, without which Prometheus 3 fails the scrape.
+    pub fn content_type(self) -> String {
+        let base = match self.syntax {
+            Syntax::Text => return "text/plain; version=0.0.4; charset=utf-8".to_owned(),
+            Syntax::TextOne => "text/plain; version=1.0.0; charset=utf-8",
+            Syntax::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Syntax::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
+        };
+        format!("{base}; escaping={}", self.escaping.as_str())
+    }
+
+    /// Writes all families.
+    pub fn render(self, families: &[Family]) -> Vec<u8> {
+        match self.syntax {
+            Syntax::Text | Syntax::TextOne => text::render(families, self.escaping).into_bytes(),
+            Syntax::OpenMetrics => openmetrics::render(families, self.escaping).into_bytes(),
+            Syntax::Protobuf => protobuf::render(families, self.escaping),
+        }
+    }
+}
+
+/// Prometheus text 0.0.4, for people.
+pub fn text(families: &[Family]) -> String {
+    text::render(families, Escaping::Underscores)
+}
+
+impl Escaping {
+    const ALL: [Escaping; 4] = [Escaping::AllowUtf8, Escaping::Underscores, Escaping::Dots, Escaping::Values];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Escaping::AllowUtf8 => "allow-utf-8",
+            Escaping::Underscores => "underscores",
+            Escaping::Dots => "dots",
+            Escaping::Values => "values",
+        }
+    }
+
+    /// A metric's or label's name. `dots` has to tell an underscore from a dot that became one.
+    fn name(self, name: &str) -> Cow<'_, str> {
+        match self {
+            Escaping::Dots if name.contains('_') => Cow::Owned(name.replace('_', "__")),
+            _ => Cow::Borrowed(name),
+        }
+    }
+}
