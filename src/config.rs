@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use file::{ConfigError, Loaded};
 pub use overrides::{Override, Setting, settings};
 
-use crate::mapping::flows::{Defaults, FlowConfig};
+use crate::mapping::flows::{Defaults, FlowConfig, MIN_SAMPLING_RATIO};
 use crate::metrics::Histograms;
 
 /// All settings. Field docs name the default's meaning; config.yaml shows every default.
@@ -311,6 +311,9 @@ impl Config {
         ];
         if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{setting}: must be at least 1"));
+        }
+        if !(MIN_SAMPLING_RATIO..=1.0).contains(&self.defaults.sampling_ratio) {
+            return Err(format!("defaults.sampling_ratio: must be between {MIN_SAMPLING_RATIO} and 1"));
         }
         if self.metrics.native_factor <= 1.0 || !self.metrics.native_factor.is_finite() {
             return Err("metrics.native_factor: must be more than 1".to_owned());

@@ -207,6 +207,7 @@ impl Plan {
                 let facts = Facts {
                     service: STAGES[*service].into(),
                     name: "".into(),
+                    threshold: 0,
                     matched: spec.matched(self).map(|flow| FlowId(flow as u32)),
                     also: Box::default(),
                     views: (0..self.pushed())
@@ -224,6 +225,7 @@ impl Plan {
                 let facts = Facts {
                     service: STAGES[*stage].into(),
                     name: "".into(),
+                    threshold: 0,
                     matched: None,
                     also: Box::default(),
                     views: Box::default(),

@@ -925,3 +925,43 @@ fn a_stub_has_a_path_by_stages_and_what_never_ended_has_none() {
     assert_eq!(world.only().outcome.as_str(), "incomplete");
     assert_eq!(path(world.only()), [" unknown 600"]);
 }
+
+// ---------------------------------------------------------------------------------------------------------------
+// Sampling.
+
+#[test]
+fn an_instance_stands_for_those_that_were_sampled_away_if_that_is_wanted() {
+    for (how, state, expected) in [
+        ("", "ot=th:c", 1),
+        ("sampling: weight", "", 1),
+        ("sampling: weight", "ot=th:0", 1),
+        ("sampling: weight", "ot=th:c", 4),
+        ("sampling: weight", "vendor=1,ot=rv:2;th:8", 2),
+        ("{sampling: weight, sampling_ratio: 0.1}", "", 10),
+        ("{sampling: weight, sampling_ratio: 0.1}", "ot=th:8", 2),
+        ("sampling: weight", "ot=th:ffffffffffffff", 1_000_000),
+    ] {
+        let how = how.trim_matches(['{', '}']);
+        let separator = if how.is_empty() { "" } else { ", " };
+        let mut world = World::with(&format!("[{{name: all, match: 'true'{separator}{how}}}]"));
+        world.at(1.0).receive(&[
+            span("gateway", 1, 0.0, 1.0).server(),
+            span("gateway", 2, 0.0, 0.5).under(1).sampled(state),
+        ]);
+        assert_eq!(world.at(60.0).only().weight, expected, "{how} {state}");
+    }
+}
+
+#[test]
+fn weights_that_are_no_whole_numbers_are_right_on_the_whole() {
+    let mut world = World::with("[{name: all, match: 'true', sampling: weight, sampling_ratio: 0.3}]");
+    for trace in 1..=3000 {
+        world.now = std::time::Duration::from_secs(1);
+        world.receive(&[span("gateway", 1, 0.0, 1.0).server().of_trace(trace)]);
+    }
+    world.at(20.0);
+    let weights: Vec<u64> = world.closed.iter().map(|(_, closed)| closed.weight).collect();
+    assert!(weights.iter().all(|weight| [3, 4].contains(weight)));
+    let sum = weights.iter().sum::<u64>() as f64;
+    assert!((sum / 10_000.0 - 1.0).abs() < 0.02, "{sum}");
+}

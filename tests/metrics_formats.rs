@@ -82,8 +82,7 @@ fn protobuf_is_a_list_of_families_each_behind_its_length() {
         let mut rest = &reply.body[..];
         let mut names = Vec::new();
         while !rest.is_empty() {
-            let length = usize::try_from(prost::decode_length_delimiter(&mut rest).expect("a length"))
-                .expect("it fits");
+            let length = prost::decode_length_delimiter(&mut rest).expect("a length");
             let (family, after) = rest.split_at(length);
             let name_length = usize::from(family[1]);
             assert_eq!(family[0], 0x0a, "the first field is the name");

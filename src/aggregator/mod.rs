@@ -696,6 +696,7 @@ mod tests {
         let facts = Facts {
             service: stage,
             name: Arc::from(""),
+            threshold: 0,
             matched: None,
             also: Box::default(),
             views: Box::default(),

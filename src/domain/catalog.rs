@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::flow::{Flow, Keys, Labels, Measure, OnIncomplete, Origin, Timers};
+use super::flow::{Flow, Keys, Labels, Measure, OnIncomplete, Origin, Sampling, Timers};
 use super::ids::FlowId;
 use super::instance::Rules;
 use super::names::overlap;
@@ -141,6 +141,7 @@ fn plain(id: FlowId, name: Arc<str>, origin: Origin, timers: Timers) -> Flow {
         also: false,
         timers,
         max_clock_skew: Duration::ZERO,
+        sampling: Sampling::Count,
         start: None,
         ends: Vec::new(),
         expect: Vec::new(),

@@ -111,6 +111,9 @@ pub struct Facts {
     pub service: Arc<str>,
     /// The span's name, for people; empty for a push.
     pub name: Arc<str>,
+    /// Of how many traces the sampler let none through: the rejection threshold of OpenTelemetry's consistent
+    /// probability sampling, in units of 2^-56. 0: it said nothing, or let all through.
+    pub threshold: u64,
     /// The first flow in file order that the event matches.
     pub matched: Option<FlowId>,
     /// The flows that are `also` there and that the event matches.

@@ -24,6 +24,8 @@ pub struct Flow {
     pub timers: Timers,
     /// How far a served call may be moved into the call that waited for it, for the critical path.
     pub max_clock_skew: Duration,
+    /// Whether an instance stands for those that were sampled away.
+    pub sampling: Sampling,
     /// What begins it; `None`: the earliest event.
     pub start: Option<Boundary>,
     /// What ends it, any of them; empty: the latest event. At most [`Flow::MAX_ENDS`].
@@ -53,6 +55,34 @@ impl Flow {
     pub const MAX_ENDS: usize = 32;
     /// Each expected stage is one bit of a `u64`.
     pub const MAX_EXPECTED: usize = 64;
+}
+
+/// What is counted when only a sample of the traces comes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Sampling {
+    /// The instances that come.
+    Count,
+    /// The instances for which these stand.
+    Weight {
+        /// The share of traces that the sampler lets through, between 0 and 1, where the traces do not say.
+        ratio: f64,
+    },
+}
+
+impl Sampling {
+    /// For how many instances one stands, of whose spans the least likely to be let through has this rejection
+    /// threshold. `lot` decides about the part after the point: any number below 1, evenly distributed over the
+    /// instances, so that the counts are right on the whole.
+    pub fn weight(self, threshold: u64, lot: f64) -> u64 {
+        const ALL: f64 = (1_u64 << 56) as f64;
+        // Whatever a sender claims, counters must not run over.
+        const MAX_WEIGHT: f64 = 1e6;
+        let Sampling::Weight { ratio } = self else { return 1 };
+        let weight = if threshold > 0 { ALL / (ALL - threshold as f64) } else { 1.0 / ratio };
+        let weight = weight.min(MAX_WEIGHT);
+        let whole = weight.floor();
+        whole as u64 + u64::from(lot < weight - whole)
+    }
 }
 
 /// What the instances of a flow are found by.

@@ -4,6 +4,7 @@
 //! bounds, labels and stages; only its critical path is coarser.
 
 use std::cmp::Reverse;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -272,6 +273,7 @@ impl Stub {
             Outcome::Truncated | Outcome::Orphan | Outcome::Evicted | Outcome::Shared => Vec::new(),
         };
         let counts = self.counts();
+        let weight = flow.sampling.weight(self.summary.threshold, lot(&key));
         let (labels, label_conflict) = self.summary.labels.choose(&flow);
         let notes = Notes {
             events: counts.events,
@@ -294,7 +296,7 @@ impl Stub {
             outcome,
             reason,
             latency,
-            weight: 1,
+            weight,
             labels,
             stages,
             missing_stages,
@@ -348,4 +350,11 @@ impl Stub {
         stages.sort_by(|a, b| a.name.cmp(&b.name));
         stages
     }
+}
+
+/// A number from 0 to below 1 that depends on the key alone, and is evenly distributed over keys.
+fn lot(key: &Key) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64
 }

@@ -33,6 +33,8 @@ pub struct Summary {
     pub labels: Candidates,
     /// How many events of which sort.
     pub counts: Counts,
+    /// The greatest rejection threshold of any event of the flow.
+    pub threshold: u64,
 }
 
 /// How many events of which sort an instance has.
@@ -118,6 +120,7 @@ impl Summary {
                 self.end = self.end.max(Some(moment(alternative.boundary.at)));
             }
         }
+        self.threshold = self.threshold.max(event.facts.threshold);
         let stage = self.stage(&view.stage);
         stage.intervals.add(start, event.end);
         stage.spans |= event.kind != Kind::Push;
@@ -141,6 +144,7 @@ impl Summary {
         }
         self.labels.merge(flow, other.labels);
         self.counts.merge(other.counts);
+        self.threshold = self.threshold.max(other.threshold);
     }
 
     fn stage(&mut self, name: &Arc<str>) -> &mut StageSummary {

@@ -178,8 +178,14 @@ impl SpanRules {
     }
 
     /// What all rules say about a span with these values; `fingerprint` must tell any two of them apart.
-    pub fn learn(&self, fingerprint: &[u8], slots: &Slots<'_, '_>, is_entry: bool) -> Interned {
-        let interned = self.evaluate(slots, is_entry);
+    pub fn learn(
+        &self,
+        fingerprint: &[u8],
+        slots: &Slots<'_, '_>,
+        is_entry: bool,
+        threshold: u64,
+    ) -> Interned {
+        let interned = self.evaluate(slots, is_entry, threshold);
         if fingerprint.len() > CACHED_BYTES {
             return interned;
         }
@@ -190,7 +196,7 @@ impl SpanRules {
         interned
     }
 
-    fn evaluate(&self, slots: &Slots<'_, '_>, is_entry: bool) -> Interned {
+    fn evaluate(&self, slots: &Slots<'_, '_>, is_entry: bool, threshold: u64) -> Interned {
         let service = slots.value(self.service).map(text_of).filter(|name| !name.is_empty());
         let service = self.cut(service.as_deref().unwrap_or("unknown_service"));
         // Only people read it: that it was cut is not counted.
@@ -210,7 +216,10 @@ impl SpanRules {
             matched = None;
             also = Box::default();
         }
-        (Arc::new(Facts { service, name, matched, also, views: views.into(), push: None }), ignored)
+        (
+            Arc::new(Facts { service, name, threshold, matched, also, views: views.into(), push: None }),
+            ignored,
+        )
     }
 
     fn view(&self, rule: &FlowRule, slots: &Slots<'_, '_>, service: &Arc<str>) -> View {

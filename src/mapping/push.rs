@@ -126,6 +126,7 @@ pub fn map_push(
     let facts = Facts {
         service: Arc::clone(&stage),
         name: Arc::from(""),
+        threshold: 0,
         matched: None,
         also: Box::default(),
         views: Box::default(),

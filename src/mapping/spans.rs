@@ -181,7 +181,10 @@ impl<'r> SpanMapper<'r> {
         self.limits.admit(end, self.now)?;
         let start = EventTime::from_unix_nanoseconds(span.start_time_unix_nano);
         let kind = kind(span.kind);
-        let (facts, ignored) = self.facts(span, kind, !parent.is_some());
+        let threshold =
+            if span.trace_state.is_empty() { 0 } else { rejection_threshold(&span.trace_state.read()) };
+        self.mapped.sampled += u64::from(threshold > 0);
+        let (facts, ignored) = self.facts(span, kind, !parent.is_some(), threshold);
         let skewed = start > end;
         // The end has been checked against our clock, the start has not; a start of 0 was never set.
         let start = if skewed || span.start_time_unix_nano == 0 { end } else { start };
@@ -221,7 +224,13 @@ impl<'r> SpanMapper<'r> {
     }
 
     /// What the rules say about the span whose attributes have been read.
-    fn facts(&mut self, span: &SpanFields<'_>, kind: Kind, is_root: bool) -> super::facts::Interned {
+    fn facts(
+        &mut self,
+        span: &SpanFields<'_>,
+        kind: Kind,
+        is_root: bool,
+        threshold: u64,
+    ) -> super::facts::Interned {
         for (slot, path) in self.rules.paths().iter().enumerate() {
             match path {
                 Path::SpanName => self.span.set_text(slot, span.name),
@@ -236,7 +245,10 @@ impl<'r> SpanMapper<'r> {
         }
         let is_entry = is_root || matches!(kind, Kind::Server | Kind::Consumer);
         self.fingerprint.clear();
-        self.fingerprint.push(u8::from(is_root) | u8::from(is_entry) << 1);
+        self.fingerprint.push(u8::from(is_root) | u8::from(is_entry) << 1 | u8::from(threshold > 0) << 2);
+        if threshold > 0 {
+            self.fingerprint.extend_from_slice(&threshold.to_le_bytes());
+        }
         for values in [&self.resource, &self.scope, &self.span] {
             values.write_fingerprint(self.rules.interned(), &mut self.fingerprint);
         }
@@ -247,7 +259,7 @@ impl<'r> SpanMapper<'r> {
         let values: Vec<Option<Value<'_>>> =
             (0..self.rules.interned()).map(|slot| all.iter().find_map(|values| values.get(slot))).collect();
         let slots = Slots { values: &values, is_root_span: is_root };
-        self.rules.learn(&self.fingerprint, &slots, is_entry)
+        self.rules.learn(&self.fingerprint, &slots, is_entry, threshold)
     }
 
     /// The slot of the attribute `key` among those that are read.
@@ -298,8 +310,6 @@ impl TraceVisitor for SpanMapper<'_> {
 
     fn span(&mut self, span: SpanFields<'_>) {
         self.mapped.received += 1;
-        self.mapped.sampled +=
-            u64::from(!span.trace_state.is_empty() && is_sampled(&span.trace_state.read()));
         match self.map(&span) {
             Ok((trace, event)) => self.deliver(trace, event),
             Err(rejection) => {
@@ -359,12 +369,17 @@ fn parent_is_local(flags: u32) -> bool {
     flags & (HAS_IS_REMOTE | IS_REMOTE) == HAS_IS_REMOTE
 }
 
-/// Whether a sampler left its threshold: `ot=th:` with anything but the threshold 0, which samples nothing away.
-fn is_sampled(trace_state: &str) -> bool {
+/// The rejection threshold that a sampler left in the tracestate, `ot=th:` and up to 14 hexadecimal digits of which
+/// zeros at the end are left out, in units of 2^-56; 0 if there is none.
+/// <https://opentelemetry.io/docs/specs/otel/trace/tracestate-handling/#sampling-threshold-value-th>
+fn rejection_threshold(trace_state: &str) -> u64 {
     let members = trace_state.split(',').filter_map(|member| member.trim().strip_prefix("ot="));
-    members
-        .flat_map(|value| value.split(';'))
-        .any(|field| field.strip_prefix("th:").is_some_and(|threshold| threshold != "0"))
+    let mut thresholds =
+        members.flat_map(|value| value.split(';')).filter_map(|field| field.strip_prefix("th:"));
+    let digits = thresholds.next().filter(|digits| (1..=14).contains(&digits.len()));
+    let number =
+        digits.and_then(|digits| u64::from_str_radix(digits, 16).ok().map(|number| (number, digits)));
+    number.map_or(0, |(number, digits)| number << (4 * (14 - digits.len())))
 }
 
 /// Values by slot, copied out of the request into one buffer.
@@ -472,15 +487,19 @@ mod tests {
 
     #[test]
     fn a_sampling_threshold_is_found_among_other_vendors_state() {
-        for (state, sampled) in [
-            ("", false),
-            ("ot=th:8", true),
-            ("vendor=x, ot=rv:1;th:c", true),
-            ("ot=th:0", false),
-            ("ot=rv:abc", false),
-            ("not=th:8", false),
+        for (state, threshold) in [
+            ("", 0),
+            ("ot=th:8", 1 << 55),
+            ("vendor=x, ot=rv:1;th:c", 3 << 54),
+            ("ot=th:ffffffffffffff", (1 << 56) - 1),
+            ("ot=th:0", 0),
+            ("ot=rv:abc", 0),
+            ("not=th:8", 0),
+            ("ot=th:xyz", 0),
+            ("ot=th:", 0),
+            ("ot=th:123456789abcdef", 0),
         ] {
-            assert_eq!(is_sampled(state), sampled, "{state}");
+            assert_eq!(rejection_threshold(state), threshold, "{state}");
         }
     }
 

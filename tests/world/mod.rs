@@ -282,6 +282,7 @@ pub struct Span {
     pub from: f64,
     pub to: f64,
     pub flags: u32,
+    pub trace_state: &'static str,
     pub failed: bool,
     pub attributes: Vec<(&'static str, &'static str)>,
     /// Trace and span.
@@ -299,6 +300,7 @@ pub fn span(service: &'static str, id: u64, from: f64, to: f64) -> Span {
         from,
         to,
         flags: 0,
+        trace_state: "",
         failed: false,
         attributes: Vec::new(),
         links: Vec::new(),
@@ -348,6 +350,10 @@ impl Span {
         self
     }
 
+    pub fn sampled(self, trace_state: &'static str) -> Self {
+        Span { trace_state, ..self }
+    }
+
     pub fn linked_to(mut self, trace: u32, span: u64) -> Self {
         self.links.push((trace, span));
         self
@@ -373,6 +379,7 @@ impl Span {
             name: self.name.into(),
             kind: self.kind,
             flags: self.flags,
+            trace_state: self.trace_state.into(),
             start_time_unix_nano: time(self.from),
             end_time_unix_nano: time(self.to),
             status_code: if self.failed { 2 } else { 0 },

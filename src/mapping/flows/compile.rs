@@ -4,12 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use super::TRACE_FLOW;
 use super::config::{
-    AtName, BoundaryConfig, Defaults, FlowConfig, MeasureName, OnIncompleteName, OutcomeName, PickName,
-    SloConfig, check_buckets,
+    AtName, BoundaryConfig, Defaults, FlowConfig, MIN_SAMPLING_RATIO, MeasureName, OnIncompleteName,
+    OutcomeName, PickName, SamplingName, SloConfig, check_buckets,
 };
 use crate::domain::flow::{
-    At, Boundary, EndAlternative, Flow, Keys, LabelRule, Labels, Measure, OnIncomplete, Origin, Pick, Slo,
-    Timers,
+    At, Boundary, EndAlternative, Flow, Keys, LabelRule, Labels, Measure, OnIncomplete, Origin, Pick,
+    Sampling, Slo, Timers,
 };
 use crate::domain::ids::FlowId;
 use crate::domain::names::{check_label_name, check_metric_name, overlap};
@@ -192,6 +192,7 @@ impl Compiler<'_> {
             also: config.also,
             timers: timers(config, defaults),
             max_clock_skew: config.max_clock_skew.unwrap_or(defaults.max_clock_skew),
+            sampling: self.sampling(config, defaults)?,
             start,
             ends,
             expect: config.expect.iter().map(|stage| stage.as_str().into()).collect(),
@@ -205,6 +206,15 @@ impl Compiler<'_> {
             buckets: OnceLock::from(Arc::from(bounds)),
         };
         Ok((flow, rule))
+    }
+
+    fn sampling(&self, config: &FlowConfig, defaults: &Defaults) -> Result<Sampling, FlowError> {
+        let ratio = config.sampling_ratio.unwrap_or(defaults.sampling_ratio);
+        if !(MIN_SAMPLING_RATIO..=1.0).contains(&ratio) {
+            let problem = format!("{ratio} is not a share between {MIN_SAMPLING_RATIO} and 1");
+            return Err(self.error("sampling_ratio", problem));
+        }
+        Ok(sampling(config.sampling.unwrap_or(defaults.sampling), ratio))
     }
 
     /// The business keys of a flow.
@@ -333,6 +343,13 @@ fn on_incomplete(name: OnIncompleteName) -> OnIncomplete {
     }
 }
 
+fn sampling(name: SamplingName, ratio: f64) -> Sampling {
+    match name {
+        SamplingName::Count => Sampling::Count,
+        SamplingName::Weight => Sampling::Weight { ratio },
+    }
+}
+
 /// Makes sure that a bucket ends where the promise does, so that the share of kept promises is exact.
 fn add_bound(bounds: &mut Vec<f64>, bound: f64) {
     let place = bounds.partition_point(|known| *known < bound);
@@ -352,6 +369,7 @@ fn built_in(id: FlowId, defaults: &Defaults) -> Flow {
         also: false,
         timers: defaults.timers(),
         max_clock_skew: defaults.max_clock_skew,
+        sampling: sampling(defaults.sampling, defaults.sampling_ratio),
         start: None,
         ends: Vec::new(),
         expect: Vec::new(),

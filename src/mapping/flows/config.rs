@@ -38,6 +38,10 @@ pub struct Defaults {
     /// How far a served call may be moved into the call that waited for it, for the critical path; 0: not at all.
     #[serde(with = "humantime_serde")]
     pub max_clock_skew: Duration,
+    /// `count` or `weight`.
+    pub sampling: SamplingName,
+    /// The share of traces that a sampler lets through, where the traces do not say; for `sampling: weight`.
+    pub sampling_ratio: f64,
     /// `extent` or `root`.
     pub measure: MeasureName,
     /// `inf`, `elapsed` or `drop`.
@@ -56,6 +60,8 @@ impl Default for Defaults {
             async_wait: Duration::from_secs(60),
             tombstone: Duration::from_secs(300),
             max_clock_skew: Duration::from_secs(1),
+            sampling: SamplingName::Count,
+            sampling_ratio: 1.0,
             measure: MeasureName::Extent,
             on_incomplete: OnIncompleteName::Inf,
             buckets: Buckets::Bounds(DEFAULT_BUCKETS.to_vec()),
@@ -152,6 +158,19 @@ pub enum MeasureName {
     Root,
 }
 
+/// The least share of traces that can be made up for.
+pub const MIN_SAMPLING_RATIO: f64 = 1e-6;
+
+/// `sampling`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SamplingName {
+    /// The instances that come.
+    Count,
+    /// Those for which they stand.
+    Weight,
+}
+
 /// `on_incomplete`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -212,6 +231,12 @@ pub struct FlowConfig {
     /// The name of a histogram of its own.
     #[serde(default)]
     pub metric: Option<String>,
+    /// See [`Defaults`].
+    #[serde(default)]
+    pub sampling: Option<SamplingName>,
+    /// See [`Defaults`].
+    #[serde(default)]
+    pub sampling_ratio: Option<f64>,
     /// See [`Defaults`].
     #[serde(default)]
     pub measure: Option<MeasureName>,

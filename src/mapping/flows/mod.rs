@@ -8,8 +8,8 @@ mod config;
 
 pub use compile::{Compiled, FlowError, compile};
 pub use config::{
-    AtName, BoundaryConfig, Buckets, Defaults, FlowConfig, LabelConfig, MAX_BUCKETS, MeasureName,
-    OnIncompleteName, OneOrMany, OutcomeName, PickName, Preset, SloConfig, check_buckets,
+    AtName, BoundaryConfig, Buckets, Defaults, FlowConfig, LabelConfig, MAX_BUCKETS, MIN_SAMPLING_RATIO,
+    MeasureName, OnIncompleteName, OneOrMany, OutcomeName, PickName, Preset, SloConfig, check_buckets,
 };
 
 /// The name of the flow that takes every trace no other flow takes.
