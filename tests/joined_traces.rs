@@ -535,6 +535,378 @@ fn a_push_to_a_flow_that_is_also_there_meets_its_view_of_the_trace() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------
+// What is easily got wrong.
+
+fn sorted(world: &World) -> Vec<String> {
+    let mut story = world.story();
+    story.sort();
+    story
+}
+
+/// Observed twice, once the tombstone of the value has been forgotten.
+#[test]
+fn a_value_of_a_divided_trace_is_closed_once_however_long_the_other_takes() {
+    let mut world = World::with(&format!("{ORDERS}  max_age: 10h\n"));
+    world.at(10.0).receive(&[
+        span("shipping", 2, 4.0, 6.0).consumer().of_trace(9).saying("order.id", "17"),
+        span("gateway", 4, 6.0, 9.0).server().of_trace(9).saying("order.id", "18"),
+    ]);
+    world.wait(40_000);
+    assert_eq!(
+        sorted(&world),
+        ["orders incomplete max_age +Inf(36000s) at 36010s", "orders ok end 2s at 22s"],
+    );
+}
+
+/// The same in seconds, when tombstones are short of room.
+#[test]
+fn a_value_of_a_divided_trace_is_closed_once_when_tombstones_are_short() {
+    let caps = Caps { tombstones: 0, ..NO_CAPS };
+    let mut world = World::new(ORDERS, &[], caps);
+    world.at(10.0).receive(&[
+        span("shipping", 2, 4.0, 6.0).consumer().of_trace(9).saying("order.id", "17"),
+        span("gateway", 4, 6.0, 9.0).server().of_trace(9).saying("order.id", "18"),
+    ]);
+    world.wait(700);
+    assert_eq!(world.closed.len(), 2, "{:?}", world.story());
+}
+
+const BY_GATEWAY: &str = r#"
+- name: orders
+  match: 'resource.attributes["service.name"] == "gateway"'
+  key: ['span.attributes["order.id"]', trace_id]
+  end: {stage: shipping}
+"#;
+
+/// A batch of three, one of whose values no matched trace has: its spans vanish.
+#[test]
+fn spans_of_a_value_that_no_flow_takes_are_counted_when_a_batch_is_divided() {
+    let mut world = World::with(BY_GATEWAY);
+    for (trace, order) in [(1, "17"), (2, "18")] {
+        world
+            .at(3.0)
+            .receive(&[span("gateway", 1, 0.0, 3.0).server().of_trace(trace).saying("order.id", order)]);
+    }
+    world.at(10.0).receive(&[
+        span("shipping", 1, 4.0, 10.0).of_trace(9),
+        span("shipping", 2, 4.0, 6.0).consumer().under(1).of_trace(9).saying("order.id", "17"),
+        span("shipping", 3, 5.0, 7.0).consumer().under(1).of_trace(9).saying("order.id", "18"),
+        span("shipping", 4, 6.0, 8.0).consumer().under(1).of_trace(9).saying("order.id", "19"),
+    ]);
+    world.at(700.0);
+    assert_eq!((world.divided, world.total.unmatched), ((2, 1), 1));
+}
+
+/// A value instance that held nothing leaves a grave of no flow; what comes for it later vanishes.
+#[test]
+fn what_comes_for_a_value_whose_instance_held_nothing_is_counted() {
+    let mut world = World::new(ORDERS, &[r#"span.name == "GET /health""#], NO_CAPS);
+    world.at(10.0).receive(&[
+        span("shipping", 1, 4.0, 10.0).of_trace(9),
+        span("shipping", 2, 4.0, 6.0).named("GET /health").under(1).of_trace(9).saying("order.id", "17"),
+        span("shipping", 3, 4.0, 6.0).consumer().under(1).of_trace(9).saying("order.id", "18"),
+    ]);
+    world.at(700.0);
+    world.receive(&[span("shipping", 1, 699.0, 700.0).server().of_trace(10).saying("order.id", "17")]);
+    world.at(1500.0);
+}
+
+/// The same by a batch that was folded beyond the cap.
+#[test]
+fn what_comes_for_a_value_of_a_trace_beyond_the_cap_is_counted() {
+    let mut world = World::new(ORDERS, &[], Caps { events_per_instance: 2, ..NO_CAPS });
+    world.at(10.0).receive(&[
+        span("shipping", 2, 4.0, 6.0).consumer().under(1).of_trace(9).saying("order.id", "17"),
+        span("shipping", 3, 4.0, 6.0).consumer().under(1).of_trace(9).saying("order.id", "18"),
+        span("shipping", 1, 4.0, 10.0).of_trace(9),
+    ]);
+    world.at(700.0);
+    world.receive(&[span("shipping", 1, 699.0, 700.0).server().of_trace(10).saying("order.id", "17")]);
+    world.at(1500.0);
+}
+
+const TWO_FLOWS: &str = r#"
+- name: gates
+  match: 'resource.attributes["service.name"] == "gateway"'
+- name: orders
+  match: 'span.name == "never"'
+  key: ['span.attributes["order.id"]', trace_id]
+"#;
+
+/// The value counts because a trace of ANOTHER flow carries the attribute, too.
+#[test]
+fn a_value_does_not_count_because_another_flow_takes_a_trace_that_carries_it() {
+    let mut world = World::with(TWO_FLOWS);
+    world.at(1.0).receive(&[
+        // Open for longer than the others: a PRODUCER without its consumer.
+        span("gateway", 1, 0.0, 1.0).producer().of_trace(1).saying("order.id", "17"),
+        span("mail", 1, 0.0, 1.0).server().of_trace(2).saying("order.id", "17"),
+        span("stock", 1, 0.0, 1.0).server().of_trace(3).saying("order.id", "17"),
+    ]);
+    world.at(700.0);
+    assert_eq!(
+        sorted(&world),
+        ["gates ok root 1s at 61s", "trace ok root 1s at 11s", "trace ok root 1s at 11s"]
+    );
+}
+
+/// The instances of a flow that is found by trace id are joined by the key of another flow.
+#[test]
+fn instances_of_a_flow_without_a_key_are_not_joined_by_the_key_of_another_flow() {
+    let mut world = World::with(TWO_FLOWS);
+    for trace in [1, 2] {
+        world.at(1.0).receive(&placed(trace, 0.0));
+        let consumer = span("mail", 1, 0.5, 1.0).consumer().of_trace(trace + 10).linked_to(trace, 2);
+        world.receive(&[consumer.saying("order.id", "17")]);
+    }
+    world.at(700.0);
+    assert_eq!(sorted(&world), ["gates ok root 1s at 11s", "gates ok root 1s at 11s"]);
+}
+
+/// A value of a later key of a matched trace, which goes by its first key, makes others count.
+#[test]
+fn a_value_does_not_count_because_a_trace_that_goes_by_another_key_carries_it() {
+    let flows = r#"
+- name: orders
+  match: 'resource.attributes["service.name"] == "gateway"'
+  key: ['span.attributes["order.id"]', 'span.attributes["cart.id"]']
+"#;
+    let mut world = World::with(flows);
+    world.at(1.0).receive(&[
+        span("gateway", 1, 0.0, 1.0).server().of_trace(1).saying("order.id", "17").saying("cart.id", "3"),
+        span("mail", 1, 0.0, 1.0).server().of_trace(2).saying("cart.id", "3"),
+        span("stock", 1, 0.0, 1.0).server().of_trace(3).saying("cart.id", "3"),
+    ]);
+    world.at(700.0);
+    assert_eq!(
+        sorted(&world),
+        ["orders ok quiet 1s at 11s", "trace ok root 1s at 11s", "trace ok root 1s at 11s"]
+    );
+}
+
+/// The batch of a flow that is found by values only.
+#[test]
+fn a_batch_without_a_value_is_the_shared_tail_of_a_flow_that_is_found_by_values_only() {
+    let flows = r#"
+- name: orders
+  match: 'resource.attributes["service.name"] == "gateway"'
+  key: 'span.attributes["order.id"]'
+"#;
+    let mut world = World::with(flows);
+    for (trace, order) in [(1, "17"), (2, "18")] {
+        let [root, producer] = placed(trace, 0.0);
+        world.at(1.0).receive(&[root.saying("order.id", order), producer]);
+    }
+    world.at(2.0).receive(&[span("billing", 1, 1.0, 2.0)
+        .consumer()
+        .of_trace(9)
+        .linked_to(1, 2)
+        .linked_to(2, 2)]);
+    world.at(700.0);
+    let inside = world.closed.iter().flat_map(|(_, closed)| &closed.stages);
+    let inside = inside.filter(|stage| *stage.name == *"billing").filter_map(|stage| stage.inside).count();
+    assert_eq!(
+        world.unmatched,
+        [],
+        "it was observed with both, so it is of no flow least of all: {:?}",
+        world.story()
+    );
+    assert_eq!(inside, 1, "the tail's stages are observed once");
+}
+
+/// A batch that turns out to carry a value after one of its heads has ended takes that value's instance with it.
+#[test]
+fn an_instance_is_observed_although_a_member_has_been_a_tail_before() {
+    let mut world = World::with(ORDERS);
+    world.at(0.5).receive(&[span("mail", 1, 0.0, 0.5).server().of_trace(1)]);
+    // The other head takes long: its parent is in the same process, and still running.
+    world.receive(&[span("mail", 2, 0.0, 0.5).under(1).local().of_trace(2)]);
+    world.at(1.0).receive(&[span("stock", 2, 0.5, 1.0)
+        .consumer()
+        .under(1)
+        .of_trace(9)
+        .linked_to(1, 1)
+        .linked_to(2, 2)]);
+    // Head 1 waits for the parent in the batch no longer than parent_wait.
+    world.at(200.0);
+    assert_eq!(world.closed.len(), 1, "{:?}", world.story());
+    world.receive(&[span("stock", 1, 0.5, 200.0).of_trace(9).saying("order.id", "17")]);
+    world.receive(&[span("gateway", 1, 190.0, 195.0).server().of_trace(5).saying("order.id", "17")]);
+    world.receive(&[span("shipping", 1, 195.0, 200.0).server().of_trace(6).saying("order.id", "17")]);
+    world.at(2000.0);
+    let orders: Vec<String> = world.story().into_iter().filter(|line| line.starts_with("orders")).collect();
+    assert_eq!(orders.len(), 1);
+    assert!(orders[0].starts_with("orders ok end"), "{orders:?}");
+}
+
+/// A batch all of whose heads were late is not woken.
+#[test]
+fn a_batch_whose_heads_were_all_late_does_not_wait_for_its_maximum_age() {
+    let mut world = World::with(&format!("{ORDERS}  linger: 20s\n  quiet_period: 20s\n"));
+    world.at(1.0).receive(&[span("shipping", 1, 0.0, 1.0).server().of_trace(1).saying("order.id", "17")]);
+    world.at(30.0);
+    assert_eq!(world.closed.len(), 1);
+    for trace in [2, 3] {
+        let [root, producer] = placed(trace, 29.0);
+        world.receive(&[root.saying("order.id", "17"), producer]);
+    }
+    world.receive(&[span("billing", 1, 29.5, 30.0).consumer().of_trace(9).linked_to(2, 2).linked_to(3, 2)]);
+    world.at(1000.0);
+    assert_eq!(world.story()[1..], ["trace ok root 0.5s at 50s"]);
+}
+
+/// A batch after a divided trace is not woken when that has ended.
+#[test]
+fn a_batch_after_a_divided_trace_does_not_wait_for_its_maximum_age() {
+    let mut world = World::with(ORDERS);
+    world.at(10.0).receive(&[
+        span("shipping", 2, 4.0, 6.0).consumer().of_trace(9).saying("order.id", "17"),
+        span("shipping", 4, 6.0, 9.0).consumer().of_trace(9).saying("order.id", "18"),
+    ]);
+    world.receive(&[span("gateway", 1, 9.0, 9.5).server().of_trace(1)]);
+    world.receive(&[span("billing", 1, 9.5, 10.0).consumer().of_trace(10).linked_to(9, 4).linked_to(1, 1)]);
+    world.at(15.0).receive(&[span("shipping", 5, 9.0, 15.0).under(4).of_trace(9)]);
+    world.at(1000.0);
+    assert!(world.closed.iter().all(|(at, _)| *at <= 70.0), "{:?}", world.story());
+}
+
+/// Batches one after the other, more than are followed.
+#[test]
+fn a_batch_after_too_many_batches_does_not_wait_for_its_maximum_age() {
+    let mut world = World::with("");
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server().of_trace(1)]);
+    for trace in 2..=12 {
+        let from = f64::from(trace) / 10.0;
+        world.receive(&[span("worker", 1, from, 1.5)
+            .consumer()
+            .of_trace(trace)
+            .linked_to(trace - 1, 1)
+            .linked_to(99, 1)]);
+    }
+    world.receive(&[span("gateway", 1, 0.0, 1.0).server().of_trace(99)]);
+    world.at(1000.0);
+    assert!(world.closed.iter().all(|(at, _)| *at <= 70.0), "{:?}", world.story());
+}
+
+/// The same for want of room in the group.
+#[test]
+fn a_batch_that_finds_no_room_in_its_group_does_not_wait_for_its_maximum_age() {
+    let mut world = World::new("", &[], Caps { traces_per_instance: 3, ..NO_CAPS });
+    world.at(0.5).receive(&placed(1, 0.0));
+    world.receive(&placed(5, 0.0));
+    for (trace, of) in [(2, 1), (3, 1), (6, 5), (7, 5)] {
+        world.receive(&[span("mail", 1, 0.2, 0.5).consumer().of_trace(trace).linked_to(of, 2)]);
+    }
+    world.receive(&[span("billing", 1, 0.2, 0.5).consumer().of_trace(9).linked_to(2, 1).linked_to(6, 1)]);
+    world.at(1000.0);
+    assert!(world.closed.iter().all(|(at, _)| *at <= 70.0), "{:?}", world.story());
+}
+
+/// An instance of parts only is as old as the oldest of them.
+#[test]
+fn an_instance_of_parts_is_as_old_as_the_oldest_of_them() {
+    let story = |first: u32, second: u32| {
+        let mut world = World::with(&format!("{ORDERS}  expect: [gateway]\n"));
+        let batch = |trace: u32, from: f64| {
+            [
+                span("gateway", 2, from, from + 1.0).consumer().of_trace(trace).saying("order.id", "17"),
+                span("gateway", 4, from, from + 1.0).consumer().of_trace(trace).saying("order.id", "18"),
+            ]
+        };
+        world.at(1.0).receive(&batch(first, 0.0));
+        world.at(301.0).receive(&batch(second, 300.0));
+        world.at(3000.0);
+        world.story()
+    };
+    assert_eq!(story(8, 9), story(9, 8), "whatever their trace ids are");
+}
+
+/// Accounting of many values on many spans.
+#[test]
+fn a_trace_whose_spans_all_carry_the_same_value_is_within_its_limits() {
+    let mut world = World::with(ORDERS);
+    let spans: Vec<Span> =
+        (1..=150).map(|id| span("shipping", id, 0.0, 1.0).server().saying("order.id", "17")).collect();
+    world.at(1.0).receive(&spans).at(700.0);
+    assert_eq!(world.total.joints_over_limit, 0, "one value is one of the links and key values of a trace");
+}
+
+/// What only `also` flows match may be folded.
+#[test]
+fn a_trace_of_the_built_in_flow_is_folded_when_only_also_flows_match_spans() {
+    let mut world = World::with("[{name: picking, also: true, match: 'span.name == \"pick\"'}]");
+    world.at(1.0).receive(&[span("warehouse", 2, 0.0, 1.0).under(1).local()]);
+    world.at(30.0);
+    assert_eq!(world.aggregator.population().stubs, 1);
+}
+
+/// Order dependence of shared ids with different parents in a divided trace.
+#[test]
+fn which_parent_a_shared_span_id_goes_by_does_not_depend_on_arrival() {
+    let spans = [
+        span("shipping", 1, 0.0, 9.0).of_trace(9).saying("order.id", "17"),
+        span("shipping", 2, 0.0, 9.0).of_trace(9).saying("order.id", "18"),
+        span("gateway", 3, 1.0, 5.0).client().under(1).of_trace(9),
+        span("shipping", 3, 2.0, 4.0).server().under(2).of_trace(9),
+    ];
+    let story = |spans: Vec<Span>| {
+        let mut world = World::with(ORDERS);
+        world.at(10.0).receive(&spans).at(700.0);
+        let mut lines: Vec<String> =
+            world.closed.iter().map(|(_, closed)| format!("{:?} {:?}", closed.key, path(closed))).collect();
+        lines.sort();
+        lines
+    };
+    let mut reversed = spans.to_vec();
+    reversed.reverse();
+    assert_eq!(story(spans.to_vec()), story(reversed));
+}
+
+/// The stage of a flow is not its clock.
+#[test]
+fn what_runs_in_a_served_call_is_moved_with_it_whatever_stage_it_belongs_to() {
+    let run = |stage: &str| {
+        let flows = format!("[{{name: calls, match: 'span.name != nil', stage: '{stage}'}}]");
+        let mut world = World::with(&flows);
+        world.at(3.0).receive(&[
+            span("a", 1, 0.0, 1.0).server().named("root"),
+            span("a", 2, 0.1, 0.9).client().under(1).named("call"),
+            // 500 ms ahead.
+            span("b", 3, 0.7, 1.3).server().under(2).named("serve"),
+            span("b", 4, 0.7, 1.3).under(3).named("query"),
+        ]);
+        world.at(700.0);
+        let skews: Vec<_> = world.only().skews.iter().map(|skew| skew.nanoseconds).collect();
+        let by_service = world
+            .only()
+            .detail
+            .steps
+            .iter()
+            .map(|step| format!("{:?}", (step.from, step.to)))
+            .collect::<Vec<_>>();
+        (skews, by_service)
+    };
+    let by_service = run(r#"resource.attributes["service.name"]"#);
+    let by_name = run("span.name");
+    assert_eq!(by_service, by_name);
+}
+
+/// A push and a value.
+#[test]
+fn pushes_and_traces_of_a_value_account_for_everything_at_shutdown() {
+    let mut world = World::with(ORDERS);
+    world.at(0.0).push(&[json!({"id": "17", "name": "orders", "stage": "placed"})]);
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server().of_trace(1).saying("order.id", "17")]);
+    world.receive(&[
+        span("shipping", 2, 0.0, 1.0).consumer().of_trace(9).saying("order.id", "17"),
+        span("shipping", 3, 0.0, 1.0).consumer().of_trace(9).saying("order.id", "18"),
+    ]);
+    world.shut_down();
+    assert_eq!(world.aggregator.population().open, 0);
+    assert_eq!(sorted(&world), ["orders ok end 1s at 1s", "orders ok end 1s at 1s"]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
 // Any order.
 
 /// Spans of a few traces with links and values, so small that they often meet. `is_causal` says which trace may be

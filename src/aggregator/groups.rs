@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::claims::Claims;
-use super::{Aggregator, Effects, Late, NO_FLOW, Slot, late, lock};
+use super::{Aggregator, Effects, Late, Slot, late, lock};
 use crate::domain::completion::Verdict;
 use crate::domain::event::{Event, Flags};
 use crate::domain::flow::Flow;
@@ -85,6 +85,7 @@ impl Aggregator {
             Joined { aggregator: self, claims: &mut claims, rules, now, effects, again: Vec::new() };
         joined.judge(key);
         while let Some(key) = joined.again.pop() {
+            joined.with(&key, |instance| instance.wake = now);
             joined.judge(&key);
         }
         self.claimants.store(claims.len(), Relaxed);
@@ -247,7 +248,7 @@ impl<R: Rules> Joined<'_, R> {
     /// Decides about the instances that a divided trace is part of, and about the trace when these have ended.
     fn judge_divided(&mut self, key: &Key, claim: &Claim) {
         let mut until: Option<Arrival> = None;
-        for value in &claim.values {
+        for value in self.unobserved(key, claim) {
             if self.standing(value) != Standing::Closed {
                 let (group, flow) = self.group(value);
                 until = [until, self.judge_group(&group, flow)].into_iter().flatten().min();
@@ -257,6 +258,13 @@ impl<R: Rules> Joined<'_, R> {
             Some(until) => self.aggregator.wait(key, until),
             None => self.end_divided(key),
         }
+    }
+
+    /// The values of a divided trace whose instances have not ended with it; they are not known by their tombstones alone,
+    /// which are forgotten sooner or later.
+    fn unobserved<'c>(&self, key: &Key, claim: &'c Claim) -> Vec<&'c Key> {
+        let observed = self.with(key, |instance| instance.observed_with().0.to_vec()).unwrap_or_default();
+        claim.values.iter().filter(|value| !observed.contains(value)).collect()
     }
 
     /// The traces of a group as one, with the flow as it is at this moment.
@@ -304,7 +312,8 @@ impl<R: Rules> Joined<'_, R> {
         let members: Vec<(Key, Instance)> =
             group.members.iter().filter_map(|key| Some((key.clone(), self.take_out(key)?))).collect();
         // Observed with others already, it only says what is its own.
-        let observed = members.iter().filter_map(|(_, instance)| instance.observed_with().1).min();
+        let head = members.iter().find(|(key, _)| *key == group.key && key.trace().is_some());
+        let observed = head.and_then(|(_, instance)| instance.observed_with().1);
         let flow = observed.map_or(flow, |flow| self.rules.flow(flow));
         let mut gathering = Gathering::new(flow, group);
         for (key, instance) in &members {
@@ -350,17 +359,13 @@ impl<R: Rules> Joined<'_, R> {
 
     /// Tells the traces that were part of it that it has ended.
     fn settle(&mut self, group: &Group, flow: &Flow) {
-        let now = self.now;
         if matches!(group.key, Key::Named { .. }) {
             for key in &group.neighbours {
                 self.with(key, Instance::contest);
             }
         }
         for key in group.parts.iter().chain(&group.tails) {
-            self.with(key, |instance| {
-                instance.settle_with(group.key.clone(), flow.id);
-                instance.wake = now;
-            });
+            self.with(key, |instance| instance.settle_with(group.key.clone(), flow.id));
             self.again.push(key.clone());
         }
     }
@@ -369,6 +374,8 @@ impl<R: Rules> Joined<'_, R> {
     fn take_out(&mut self, key: &Key) -> Option<Instance> {
         let instance = *self.aggregator.slots.get_mut(key)?.take_out(self.now)?;
         self.aggregator.no_longer_open(&instance, self.effects);
+        // Whoever waits for it, such as a batch for its heads, need not any longer.
+        self.again.extend_from_slice(self.claims.of(key));
         self.claims.forget(key);
         self.aggregator.tombstones.fetch_add(1, Relaxed);
         Some(instance)
@@ -396,16 +403,26 @@ impl<R: Rules> Joined<'_, R> {
             self.effects.merged += 1;
             let folded = if instance.is_stub() { instance.events() } else { 0 };
             self.late(&group.key, instance.into_events().into_iter());
-            let unknown = Late { flow: flow.unwrap_or(NO_FLOW), stage: Arc::from(""), lateness: None };
-            self.effects.late.extend((0..folded).map(|_| unknown.clone()));
+            match flow {
+                None => self.effects.unmatched += folded,
+                Some(flow) => {
+                    let unknown = Late { flow, stage: Arc::from(""), lateness: None };
+                    self.effects.late.extend((0..folded).map(|_| unknown.clone()));
+                }
+            }
         }
     }
 
     /// Counts events that came too late for the instance found by `home`.
     fn late(&mut self, home: &Key, events: impl Iterator<Item = Event>) {
-        let Some(flow) = self.aggregator.buried_flow(home, self.now) else { return };
+        let events = events.filter(|event| !event.flags.has(Flags::COPY));
+        let Some(flow) = self.aggregator.buried_flow(home, self.now) else {
+            // No flow took what they belong to.
+            self.effects.unmatched += events.count() as u64;
+            return;
+        };
         let rules = self.rules.flow(flow);
-        for event in events.filter(|event| !event.flags.has(Flags::COPY)) {
+        for event in events {
             let mut slot = self.aggregator.slots.get_mut(home);
             let lateness = match slot.as_deref_mut() {
                 Some(Slot::Closed(tombstone)) => Some(tombstone.meet(&rules, &event, self.now)),
@@ -420,7 +437,7 @@ impl<R: Rules> Joined<'_, R> {
     fn shut_down(&mut self, key: &Key) {
         let Some(claim) = self.claim(key) else { return };
         if claim.is_split() {
-            for value in &claim.values {
+            for value in self.unobserved(key, &claim) {
                 if self.standing(value) != Standing::Closed {
                     let (group, flow) = self.group(value);
                     self.shut_down_group(&group, flow);

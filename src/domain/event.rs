@@ -182,6 +182,13 @@ pub struct Identity {
     is_final: bool,
 }
 
+impl Identity {
+    /// Whether both come from one service, and so run by one clock.
+    pub fn shares_service(&self, other: &Identity) -> bool {
+        self.origin == other.origin
+    }
+}
+
 impl Event {
     /// What tells it apart from the other events of its instance.
     pub fn identity(&self) -> Identity {

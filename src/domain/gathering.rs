@@ -37,6 +37,8 @@ pub struct Gathering {
     flow: Arc<Flow>,
     key: Key,
     clocks: Option<Clocks>,
+    /// When the first of its own traces began, and of those that are parts of it.
+    first: [Option<Arrival>; 2],
     events: Vec<(u16, Event)>,
     /// How each trace takes part, by its number.
     roles: Vec<Role>,
@@ -62,6 +64,7 @@ impl Gathering {
             flow,
             key: group.key.clone(),
             clocks: None,
+            first: [None; 2],
             events: Vec::new(),
             roles: Vec::new(),
             stubs: Vec::new(),
@@ -99,13 +102,19 @@ impl Gathering {
 
     /// An instance is as old as the oldest of its own traces, and last heard of when anything of it was.
     fn join_clocks(&mut self, new: &Clocks, role: Role) {
+        let place = match role {
+            Role::Whole => Some(0),
+            Role::Part => Some(1),
+            Role::Tail => None,
+        };
+        if let Some(place) = place {
+            let known = self.first[place].unwrap_or(new.first);
+            self.first[place] = Some(known.min(new.first));
+        }
         let Some(clocks) = &mut self.clocks else {
             self.clocks = Some(*new);
             return;
         };
-        if role == Role::Whole {
-            clocks.first = clocks.first.min(new.first);
-        }
         if new.life_span.is_some() && (clocks.life_span.is_none() || new.last >= clocks.last) {
             clocks.life_span = new.life_span;
         }
@@ -142,7 +151,9 @@ impl Gathering {
 
     fn clocks(&self) -> Clocks {
         let never = Clocks { first: Arrival::ORIGIN, last: Arrival::ORIGIN, life_span: None };
-        self.clocks.unwrap_or(never)
+        let clocks = self.clocks.unwrap_or(never);
+        let first = self.first[0].or(self.first[1]).unwrap_or(clocks.first);
+        Clocks { first, ..clocks }
     }
 
     /// Whether it is over at `now`, and else when to look again.
@@ -250,8 +261,8 @@ fn divided(instance: &Instance, events: &[Event]) -> HashMap<SpanId, Key> {
     let flow = instance.flow();
     let matched = (flow.origin == Origin::Configured).then_some(flow.id);
     let joints = || instance.joints().into_iter().flat_map(|joints| &joints.all);
-    let chosen: Vec<_> = chosen_values(matched, joints().map(|(_, joint)| joint)).collect();
-    let value_of = |(span, joint): &(SpanId, Joint)| match joint {
+    let chosen: Vec<_> = chosen_values(matched, joints().map(|(joint, _)| joint)).collect();
+    let value_of = |(joint, span): &(Joint, SpanId)| match joint {
         Joint::Value { flow, rank, value } if chosen.contains(&(*flow, *rank, value)) => {
             Some((*span, value_key(*flow, value)))
         }

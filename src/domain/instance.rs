@@ -3,7 +3,7 @@
 //! Invariant: the result depends on the set of its events only. Arrival order and repetition decide nothing but
 //! when it closes, unless a cap was met.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +61,10 @@ pub struct Instance {
 /// What the spans of an instance say about where its trace belongs, and what has become of that.
 #[derive(Debug, Default)]
 pub(super) struct Joints {
-    pub(super) all: Vec<(SpanId, Joint)>,
+    /// Each with the span that says it.
+    pub(super) all: BTreeSet<(Joint, SpanId)>,
+    /// How many there are, however many spans say the same.
+    distinct: usize,
     /// The instances that it was part of and that have been observed.
     pub(super) observed: Vec<Key>,
     /// The first flow of these.
@@ -83,7 +86,7 @@ pub(super) enum Body {
 impl Joints {
     /// The links: which span took up the work of which span of which trace.
     pub(super) fn links(&self) -> impl Iterator<Item = (SpanId, TraceId, SpanId)> {
-        self.all.iter().filter_map(|(span, joint)| match joint {
+        self.all.iter().filter_map(|(joint, span)| match joint {
             Joint::Link { trace, span: from } => Some((*span, *trace, *from)),
             Joint::Value { .. } => None,
         })
@@ -437,14 +440,14 @@ impl Instance {
     pub fn disown(&mut self, key: &Key, target: &Key) -> u64 {
         let Some(joints) = &mut self.joints else { return 0 };
         let before = joints.all.len();
-        joints.all.retain(|(_, joint)| joint.target(key) != *target);
+        joints.all.retain(|(joint, _)| joint.target(key) != *target);
         (before - joints.all.len()) as u64
     }
 
     /// Everything that it names, whether that counts for its flow or not.
     pub fn targets(&self, key: &Key) -> Vec<Key> {
         let joints = self.joints.iter().flat_map(|joints| &joints.all);
-        let mut targets: Vec<Key> = joints.map(|(_, joint)| joint.target(key)).collect();
+        let mut targets: Vec<Key> = joints.map(|(joint, _)| joint.target(key)).collect();
         targets.sort();
         targets.dedup();
         targets
@@ -491,9 +494,9 @@ impl Instance {
     pub fn claim(&self, key: &Key) -> Claim {
         let matched = (self.flow.origin == Origin::Configured).then_some(self.flow.id);
         let Some(joints) = &self.joints else {
-            return Claim { is_matched: matched.is_some(), ..Claim::default() };
+            return Claim { matched, ..Claim::default() };
         };
-        let claim = Claim::of(key, matched, joints.all.iter().map(|(_, joint)| joint));
+        let claim = Claim::of(key, matched, joints.all.iter().map(|(joint, _)| joint));
         Claim { is_contested: joints.is_contested, ..claim }
     }
 
@@ -510,15 +513,17 @@ impl Instance {
     /// Takes note of what a span of it says about where its trace belongs; returns how many joints there was no room
     /// for.
     pub fn join(&mut self, span: SpanId, joints: &[Joint], limit: usize) -> u64 {
-        let known = &mut self.joints.get_or_insert_default().all;
+        let known = self.joints.get_or_insert_default();
         let mut refused = 0;
         for joint in joints {
-            let joint = (span, joint.clone());
-            if known.len() >= limit {
-                refused += u64::from(!known.contains(&joint));
-            } else if !known.contains(&joint) {
-                known.push(joint);
+            let of_others = (joint.clone(), SpanId::NONE)..=(joint.clone(), SpanId(u64::MAX));
+            let is_new = known.all.range(of_others).next().is_none();
+            if is_new && known.distinct >= limit {
+                refused += 1;
+                continue;
             }
+            known.distinct += usize::from(is_new);
+            known.all.insert((joint.clone(), span));
         }
         refused
     }

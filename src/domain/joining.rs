@@ -47,8 +47,8 @@ pub struct Claim {
     pub values: Vec<Key>,
     /// The traces that it is linked to.
     pub links: Vec<Key>,
-    /// A configured flow takes it for what it holds itself.
-    pub is_matched: bool,
+    /// The configured flow that takes it for what it holds itself.
+    pub matched: Option<FlowId>,
     /// Traces with different values are connected with it, so that it belongs to none of them, even if only one of
     /// these is left.
     pub is_contested: bool,
@@ -66,7 +66,7 @@ impl Claim {
         let links = joints.filter(|joint| matches!(joint, Joint::Link { .. }));
         let links: BTreeSet<Key> = links.map(|joint| joint.target(own)).filter(|to| to != own).collect();
         let (values, links) = (values.into_iter().collect(), links.into_iter().collect());
-        Claim { values, links, is_matched: matched.is_some(), is_contested: false }
+        Claim { values, links, matched, is_contested: false }
     }
 
     /// Whether its spans are divided among several values.
@@ -111,6 +111,11 @@ pub fn chosen_values<'j>(
 /// What the instance of a business key's value is found by.
 pub fn value_key(flow: FlowId, value: &Arc<str>) -> Key {
     Key::Named { flow, id: Arc::clone(value) }
+}
+
+/// Whether an instance is found by a value of this flow's key.
+fn is_of(value: &Key, matched: FlowId) -> bool {
+    matches!(value, Key::Named { flow, .. } if *flow == matched)
 }
 
 /// What is known of a key.
@@ -246,10 +251,16 @@ impl<'t, T: Traces> Search<'t, T> {
         }
         let by_itself = *self.said(value) != Standing::Unknown;
         let claimants = self.traces.claimants(value);
-        let mut is_matched = |key: &Key| matches!(self.said(key), Standing::Open(claim) if claim.is_matched);
+        // Those that go by the value, not those that merely carry it.
+        let mut goes_by = |key: &Key| match self.said(key) {
+            Standing::Open(claim) if claim.values.contains(value) => Some(claim.matched.is_some()),
+            _ => None,
+        };
+        let claimants: Vec<(Key, bool)> =
+            claimants.into_iter().filter_map(|key| goes_by(&key).map(|matched| (key, matched))).collect();
         let taken = by_itself
-            || claimants.iter().any(&mut is_matched)
-            || claimants.iter().any(|claimant| self.is_connected_with_match(claimant, value));
+            || claimants.iter().any(|(_, is_matched)| *is_matched)
+            || claimants.iter().any(|(claimant, _)| self.is_connected_with_match(claimant, value));
         self.taken.insert(value.clone(), taken);
         taken
     }
@@ -274,7 +285,7 @@ impl<'t, T: Traces> Search<'t, T> {
             if claim.is_batch() || claim.is_contested {
                 return false;
             }
-            is_matched |= claim.is_matched;
+            is_matched |= claim.matched.is_some_and(|matched| is_of(value, matched));
             waiting.extend(claim.follows().cloned());
             let mut followers = self.traces.claimants(&key);
             followers.retain(|follower| {
@@ -445,7 +456,10 @@ pub fn divide(spans: &[(SpanId, SpanId)], values: &[(SpanId, Key)]) -> HashMap<S
         // Of several reports of one span with different values the least counts, whichever came first.
         sorted.into_iter().rev().map(|(span, value)| (*span, value)).collect()
     };
-    let parents: HashMap<SpanId, SpanId> = spans.iter().copied().collect();
+    // Of spans that share an id the least parent counts, whichever came first.
+    let mut by_content = spans.to_vec();
+    by_content.sort_unstable_by(|a, b| b.cmp(a));
+    let parents: HashMap<SpanId, SpanId> = by_content.into_iter().collect();
     let mut divided: HashMap<SpanId, Option<&Key>> = HashMap::new();
     for &(span, _) in spans {
         let mut way = Vec::new();

@@ -526,12 +526,14 @@ impl Signals {
     }
 }
 
-/// What a span has to do with its parent, as far as clocks are concerned. Only a call that is served in another stage
+/// What a span has to do with its parent, as far as clocks are concerned. Only a call that another service serves
 /// tells whether they agree: its parent waits for it.
 fn edge(parent: &Node, node: &Node) -> Edge {
     match (parent.kind, node.kind) {
-        (Kind::Client, Kind::Server) if parent.stage != node.stage => Edge::Served,
-        _ if parent.stage == node.stage && parent.member == node.member => Edge::SameClock,
+        (Kind::Client, Kind::Server) if !parent.identity.shares_service(&node.identity) => Edge::Served,
+        _ if parent.identity.shares_service(&node.identity) && parent.member == node.member => {
+            Edge::SameClock
+        }
         _ => Edge::Other,
     }
 }

@@ -201,7 +201,8 @@ impl Stub {
         // A trace whose root is ignored is no trace to the flow that takes what nobody else wants.
         let ignored = flow.origin == Origin::BuiltIn
             && progress.root.is_some_and(|root| root.flags.has(Flags::IGNORED));
-        let lacks_value = flow.keys == Keys::Value && !matches!(key, Key::Named { .. });
+        let is_tail = ending.role == EndingAs::Tail;
+        let lacks_value = flow.keys == Keys::Value && !matches!(key, Key::Named { .. }) && !is_tail;
         if flow.id == rules.unmatched().id || self.summary.extent.is_none() || ignored || lacks_value {
             let Counts { events, ignored, foreign, .. } = self.counts();
             return (Finished::Unmatched { events: events + foreign, ignored }, None);

@@ -157,9 +157,9 @@ impl SpanRules {
         SpanRules { value_bytes, ..self }
     }
 
-    /// Whether a span can match a configured flow.
+    /// Whether a span can match a configured flow that takes traces.
     pub fn may_match(&self) -> bool {
-        self.flows.iter().any(|rule| rule.matches.is_some())
+        self.flows.iter().any(|rule| rule.matches.is_some() && !rule.also)
     }
 
     /// What has to be read of each span, by slot.
