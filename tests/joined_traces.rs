@@ -906,6 +906,30 @@ fn pushes_and_traces_of_a_value_account_for_everything_at_shutdown() {
     assert_eq!(sorted(&world), ["orders ok end 1s at 1s", "orders ok end 1s at 1s"]);
 }
 
+/// A divided trace of one flow is taken for a part of another flow's instances, which so become the first flow's.
+#[test]
+fn a_divided_trace_of_one_flow_is_no_part_of_the_instances_of_another() {
+    let flows = r#"
+- name: orders
+  match: 'resource.attributes["service.name"] == "gateway"'
+  key: ['span.attributes["order.id"]', trace_id]
+- name: bills
+  match: 'resource.attributes["service.name"] == "payment"'
+  key: ['span.attributes["order.id"]', trace_id]
+"#;
+    let mut world = World::with(flows);
+    world.at(1.0).receive(&[
+        span("gateway", 1, 0.0, 1.0).consumer().of_trace(1).saying("order.id", "17"),
+        span("gateway", 2, 0.0, 1.0).consumer().of_trace(1).saying("order.id", "18"),
+    ]);
+    world.receive(&[span("payment", 1, 0.0, 1.0).server().of_trace(2).saying("order.id", "17")]);
+    world.at(700.0);
+    assert_eq!(
+        sorted(&world),
+        ["bills ok quiet 1s at 11s", "orders ok quiet 1s at 11s", "orders ok quiet 1s at 11s"]
+    );
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // Any order.
 

@@ -423,6 +423,12 @@ impl Aggregator {
         effects: &mut Effects,
     ) {
         self.no_longer_open(&instance, effects);
+        if instance.has_joints() {
+            // They may have been registered after it was found that nothing concerns it.
+            let mut claims = lock(&self.claims);
+            claims.forget(&key);
+            self.claimants.store(claims.len(), Relaxed);
+        }
         let (finished, extent) = instance.close(key.clone(), reason, now, self.last_loss(), rules);
         self.tombstones.fetch_add(1, Relaxed);
         if let Some(expires) = self.inscribe(&key, &finished, extent) {

@@ -386,10 +386,13 @@ impl<'t, T: Traces> Search<'t, T> {
             members.extend(self.claim(home).is_some().then(|| home.clone()));
             let mut seen: BTreeSet<Key> = components[0].keys.clone();
             for claimant in self.traces.claimants(home) {
-                let Some(claim) = self.claim(&claimant) else { continue };
+                // Some only carry the value, and go by another one.
+                let Some(claim) = self.claim(&claimant).filter(|claim| claim.values.contains(home)) else {
+                    continue;
+                };
                 if claim.is_split() {
                     parts.push(claimant);
-                } else if claim.values.contains(home) && !seen.contains(&claimant) {
+                } else if !seen.contains(&claimant) {
                     let component = self.component(&claimant);
                     seen.extend(component.keys.iter().cloned());
                     components.push(component);
