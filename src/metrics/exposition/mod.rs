@@ -8,8 +8,6 @@ mod openmetrics;
 mod protobuf;
 mod text;
 
-use std::borrow::Cow;
-
 use super::snapshot::Family;
 
 /// A format, and how names are written in it.
@@ -29,12 +27,12 @@ enum Syntax {
     Protobuf,
 }
 
-/// How names are written. All of ours are plain, so that only one of the schemes changes them.
+/// How names are written. All of ours are plain and the same in each of these schemes. In the scheme `dots` they would not
+/// be, and parsers differ in how it treats the suffixes of histograms; who asks for it gets the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Escaping {
     AllowUtf8,
     Underscores,
-    Dots,
     Values,
 }
 
@@ -63,35 +61,26 @@ impl Format {
     /// Writes all families.
     pub fn render(self, families: &[Family]) -> Vec<u8> {
         match self.syntax {
-            Syntax::Text | Syntax::TextOne => text::render(families, self.escaping).into_bytes(),
-            Syntax::OpenMetrics => openmetrics::render(families, self.escaping).into_bytes(),
-            Syntax::Protobuf => protobuf::render(families, self.escaping),
+            Syntax::Text | Syntax::TextOne => text::render(families).into_bytes(),
+            Syntax::OpenMetrics => openmetrics::render(families).into_bytes(),
+            Syntax::Protobuf => protobuf::render(families),
         }
     }
 }
 
 /// Prometheus text 0.0.4, for people.
 pub fn text(families: &[Family]) -> String {
-    text::render(families, Escaping::Underscores)
+    text::render(families)
 }
 
 impl Escaping {
-    const ALL: [Escaping; 4] = [Escaping::AllowUtf8, Escaping::Underscores, Escaping::Dots, Escaping::Values];
+    const ALL: [Escaping; 3] = [Escaping::AllowUtf8, Escaping::Underscores, Escaping::Values];
 
     fn as_str(self) -> &'static str {
         match self {
             Escaping::AllowUtf8 => "allow-utf-8",
             Escaping::Underscores => "underscores",
-            Escaping::Dots => "dots",
             Escaping::Values => "values",
-        }
-    }
-
-    /// A metric's or label's name. `dots` has to tell an underscore from a dot that became one.
-    fn name(self, name: &str) -> Cow<'_, str> {
-        match self {
-            Escaping::Dots if name.contains('_') => Cow::Owned(name.replace('_', "__")),
-            _ => Cow::Borrowed(name),
         }
     }
 }

@@ -3,29 +3,28 @@
 //!
 //! It differs from Prometheus' text in the names of counters, in units, exemplars, creation times and its last line.
 
-use super::Escaping;
 use super::text::{Sample, bound_text, escape, float, push_labels, seconds_text, sum_text};
 use crate::metrics::snapshot::{Exemplar, Family, HistogramValue, Kind, Series, Sum, Value};
 
 /// Writes all families.
-pub(super) fn render(families: &[Family], escaping: Escaping) -> String {
+pub(super) fn render(families: &[Family]) -> String {
     let mut text = String::with_capacity(64 * 1024);
     for family in families {
-        let name = escaping.name(family_name(family));
+        let name = family_name(family);
         let kind = match family.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
         text.push_str(&format!("# TYPE {name} {kind}\n"));
-        if let Some(unit) = unit(family_name(family)).filter(|_| escaping != Escaping::Dots) {
+        if let Some(unit) = unit(family_name(family)) {
             text.push_str(&format!("# UNIT {name} {unit}\n"));
         }
         text.push_str(&format!("# HELP {name} "));
         escape(&mut text, &family.help, true);
         text.push('\n');
         for series in &family.series {
-            write_series(&mut text, &name, family.kind, series, escaping);
+            write_series(&mut text, name, family.kind, series);
         }
     }
     text.push_str("# EOF\n");
@@ -47,8 +46,8 @@ fn unit(name: &str) -> Option<&'static str> {
         .find(|unit| name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_')))
 }
 
-fn write_series(text: &mut String, name: &str, kind: Kind, series: &Series, escaping: Escaping) {
-    let sample = Sample { name, labels: &series.labels, escaping };
+fn write_series(text: &mut String, name: &str, kind: Kind, series: &Series) {
+    let sample = Sample { name, labels: &series.labels };
     let suffix = if kind == Kind::Counter { "_total" } else { "" };
     match &series.value {
         Value::Integer(value) => sample.write(text, suffix, None, &value.to_string(), ""),
@@ -80,7 +79,7 @@ fn write_histogram(text: &mut String, sample: &Sample<'_>, value: &HistogramValu
 fn exemplar_text(exemplar: &Exemplar) -> String {
     let mut text = " # ".to_owned();
     let labels = [("trace_id".into(), exemplar.trace_id.as_str().into())];
-    push_labels(&mut text, &labels, None, Escaping::Underscores);
+    push_labels(&mut text, &labels, None);
     let value = sum_text(Sum::Nanoseconds(exemplar.nanoseconds.into()));
     text.push_str(&format!(" {value} {}", seconds_text(exemplar.at)));
     text

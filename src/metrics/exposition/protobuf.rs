@@ -5,24 +5,23 @@
 
 use prost::Message;
 
-use super::Escaping;
 use crate::domain::labels::Label;
 use crate::domain::time::EventTime;
 use crate::metrics::snapshot::{Exemplar, Family, HistogramValue, Kind, NativeHistogram, Series, Sum, Value};
 
 /// Writes all families.
-pub(super) fn render(families: &[Family], escaping: Escaping) -> Vec<u8> {
+pub(super) fn render(families: &[Family]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(64 * 1024);
     for family in families {
         let message = wire::MetricFamily {
-            name: escaping.name(&family.name).into_owned(),
+            name: family.name.to_string(),
             help: family.help.to_string(),
             kind: match family.kind {
                 Kind::Counter => wire::COUNTER,
                 Kind::Gauge => wire::GAUGE,
                 Kind::Histogram => wire::HISTOGRAM,
             },
-            metric: family.series.iter().map(|series| metric(family.kind, series, escaping)).collect(),
+            metric: family.series.iter().map(|series| metric(family.kind, series)).collect(),
         };
         // A Vec grows as needed.
         message.encode_length_delimited(&mut bytes).unwrap_or_default();
@@ -30,11 +29,9 @@ pub(super) fn render(families: &[Family], escaping: Escaping) -> Vec<u8> {
     bytes
 }
 
-fn metric(kind: Kind, series: &Series, escaping: Escaping) -> wire::Metric {
-    let mut metric = wire::Metric {
-        label: series.labels.iter().map(|label| pair(label, escaping)).collect(),
-        ..wire::Metric::default()
-    };
+fn metric(kind: Kind, series: &Series) -> wire::Metric {
+    let mut metric =
+        wire::Metric { label: series.labels.iter().map(pair).collect(), ..wire::Metric::default() };
     let created = series.created.map(timestamp);
     let plain = |value: f64, metric: &mut wire::Metric| match kind {
         Kind::Counter => metric.counter = Some(wire::Counter { value: Some(value), created }),
@@ -49,8 +46,8 @@ fn metric(kind: Kind, series: &Series, escaping: Escaping) -> wire::Metric {
     metric
 }
 
-fn pair((name, value): &Label, escaping: Escaping) -> wire::LabelPair {
-    wire::LabelPair { name: escaping.name(name).into_owned(), value: value.to_string() }
+fn pair((name, value): &Label) -> wire::LabelPair {
+    wire::LabelPair { name: name.to_string(), value: value.to_string() }
 }
 
 fn histogram(value: &HistogramValue, created: Option<wire::Timestamp>) -> wire::Histogram {

@@ -4,32 +4,31 @@
 
 use std::fmt::Write;
 
-use super::Escaping;
 use crate::domain::labels::Label;
 use crate::domain::time::EventTime;
 use crate::metrics::snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
 
 /// Writes all families.
-pub(super) fn render(families: &[Family], escaping: Escaping) -> String {
+pub(super) fn render(families: &[Family]) -> String {
     let mut text = String::with_capacity(64 * 1024);
     for family in families {
-        let name = escaping.name(&family.name);
+        let name = &family.name;
         let kind = match family.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
         text.push_str("# HELP ");
-        text.push_str(&name);
+        text.push_str(name);
         text.push(' ');
         escape(&mut text, &family.help, false);
         text.push_str("\n# TYPE ");
-        text.push_str(&name);
+        text.push_str(name);
         text.push(' ');
         text.push_str(kind);
         text.push('\n');
         for series in &family.series {
-            write_series(&mut text, &Sample { name: &name, labels: &series.labels, escaping }, series);
+            write_series(&mut text, &Sample { name, labels: &series.labels }, series);
         }
     }
     text
@@ -59,7 +58,6 @@ fn write_histogram(text: &mut String, sample: &Sample<'_>, value: &HistogramValu
 pub(super) struct Sample<'s> {
     pub(super) name: &'s str,
     pub(super) labels: &'s [Label],
-    pub(super) escaping: Escaping,
 }
 
 impl Sample<'_> {
@@ -75,7 +73,7 @@ impl Sample<'_> {
         text.push_str(self.name);
         text.push_str(suffix);
         if !self.labels.is_empty() || bound.is_some() {
-            push_labels(text, self.labels, bound, self.escaping);
+            push_labels(text, self.labels, bound);
         }
         text.push(' ');
         text.push_str(value);
@@ -85,11 +83,11 @@ impl Sample<'_> {
 }
 
 /// Labels in their braces.
-pub(super) fn push_labels(text: &mut String, labels: &[Label], bound: Option<&str>, escaping: Escaping) {
+pub(super) fn push_labels(text: &mut String, labels: &[Label], bound: Option<&str>) {
     let mut separator = '{';
     for (label, value) in labels {
         text.push(separator);
-        text.push_str(&escaping.name(label));
+        text.push_str(label);
         text.push_str("=\"");
         escape(text, value, true);
         text.push('"');
@@ -195,8 +193,7 @@ mod tests {
     fn hostile_label_values_stay_inside_their_quotes() {
         let mut text = String::new();
         let labels = [("a".into(), "x\"} 1\nm{a=\"\\".into())];
-        Sample { name: "m", labels: &labels, escaping: Escaping::Underscores }
-            .write(&mut text, "", None, "1", "");
+        Sample { name: "m", labels: &labels }.write(&mut text, "", None, "1", "");
         assert_eq!(text, "m{a=\"x\\\"} 1\\nm{a=\\\"\\\\\"} 1\n");
     }
 }
