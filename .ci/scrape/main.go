@@ -17,10 +17,11 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 )
 
-// Beyond this many problems of one URL, more of them do not help.
-const maxPrinted = 40
+// Beyond this many different problems of one URL, more of them do not help.
+const maxPrinted = 30
 
 func main() {
 	if len(os.Args) < 2 {
@@ -40,12 +41,24 @@ func main() {
 	os.Exit(status)
 }
 
+// printProblems knows that each begins with the name of its reply. What is wrong in many replies is
+// printed once.
 func printProblems(output io.Writer, url string, problems []string) {
-	fmt.Fprintf(output, "%s: %d problems\n", url, len(problems))
-	for _, problem := range problems[:min(len(problems), maxPrinted)] {
-		fmt.Fprintln(output, "  "+problem)
+	var texts []string
+	replies := map[string][]string{}
+	for _, problem := range problems {
+		reply, text, _ := strings.Cut(problem, ": ")
+		if replies[text] == nil {
+			texts = append(texts, text)
+		}
+		replies[text] = append(replies[text], reply)
 	}
-	if more := len(problems) - maxPrinted; more > 0 {
+	fmt.Fprintf(output, "%s: %d problems\n", url, len(texts))
+	for _, text := range texts[:min(len(texts), maxPrinted)] {
+		in := replies[text]
+		fmt.Fprintf(output, "  %s\n    in %d replies, first in %s\n", text, len(in), in[0])
+	}
+	if more := len(texts) - maxPrinted; more > 0 {
 		fmt.Fprintf(output, "  and %d more\n", more)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -180,9 +181,14 @@ func expectProblem(t *testing.T, problems []string, complain string) {
 	}
 }
 
-func TestProblemsAreCutButCounted(t *testing.T) {
+func TestProblemsArePrintedOnceAndCut(t *testing.T) {
+	problems := []string{"text: no HELP", "protobuf: no HELP"}
+	for number := range maxPrinted + 1 {
+		problems = append(problems, fmt.Sprintf("text: %d", number))
+	}
 	var output bytes.Buffer
-	printProblems(&output, "URL", make([]string, maxPrinted+2))
-	expectProblem(t, []string{output.String()}, "and 2 more")
-	expectProblem(t, []string{output.String()}, "URL: 42 problems")
+	printProblems(&output, "URL", problems)
+	for _, line := range []string{"URL: 32 problems", "no HELP\n    in 2 replies, first in text\n", "and 2 more"} {
+		expectProblem(t, []string{output.String()}, line)
+	}
 }
