@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,10 +15,9 @@ import (
 // point is one series as it can be compared in all formats. A native histogram without classic
 // buckets is the three series that a text has of it.
 type point struct {
-	labels    labels.Labels
-	value     float64
-	start     int64
-	exemplars []exemplar.Exemplar
+	labels labels.Labels
+	value  float64
+	start  int64
 }
 
 func (e *exposition) points() map[string]point {
@@ -25,7 +25,7 @@ func (e *exposition) points() map[string]point {
 	for _, family := range e.families {
 		for _, sample := range family.samples {
 			if sample.native == nil {
-				points[sample.key()] = point{sample.labels, sample.value, sample.start, sample.exemplars}
+				points[sample.key()] = point{sample.labels, sample.value, sample.start}
 			}
 		}
 		for _, metric := range nativeOnly(family) {
@@ -53,9 +53,9 @@ func pointsOf(sample *sample) []point {
 	}
 	count := float64(sample.native.Count)
 	return []point{
-		{labels: named("_sum").Labels(), value: sample.native.Sum, start: sample.start},
-		{labels: named("_count").Labels(), value: count, start: sample.start},
-		{labels: named("_bucket").Set(labels.BucketLabel, "+Inf").Labels(), value: count, start: sample.start},
+		{named("_sum").Labels(), sample.native.Sum, sample.start},
+		{named("_count").Labels(), count, sample.start},
+		{named("_bucket").Set(labels.BucketLabel, "+Inf").Labels(), count, sample.start},
 	}
 }
 
@@ -106,7 +106,7 @@ func (r *reference) compare(other *exposition) (differences []string, compared i
 			compared++
 		case found:
 			differences = append(differences, fmt.Sprintf("%s is %v, and %v in text", key, one.value, expected.value))
-		case !withoutBuckets[metricKey(expected.labels)]:
+		case !withoutBuckets[countKey(expected.labels)]:
 			differences = append(differences, key+" is missing")
 		}
 	}
@@ -118,60 +118,106 @@ func (r *reference) compare(other *exposition) (differences []string, compared i
 	return differences, compared
 }
 
-// withoutBuckets are the histograms that have a native one and no classic buckets.
+// withoutBuckets are the histograms that have a native one and no classic buckets, by the names of
+// their counts.
 func (e *exposition) withoutBuckets() map[string]bool {
 	names := map[string]bool{}
 	for _, family := range e.families {
 		for _, metric := range nativeOnly(family) {
-			names[metric.name] = true
+			names[countOf(metric.native)] = true
 		}
 	}
 	return names
 }
 
-// metricKey is the name of the metric that a bucket belongs to.
-func metricKey(bucket labels.Labels) string {
-	name := strings.TrimSuffix(bucket.Get(labels.MetricName), "_bucket")
-	return labels.NewBuilder(bucket).Set(labels.MetricName, name).Del(labels.BucketLabel).Labels().String()
+// countKey is the name of the count that a bucket belongs to, and of all else its own.
+func countKey(series labels.Labels) string {
+	name, isBucket := strings.CutSuffix(series.Get(labels.MetricName), "_bucket")
+	if !isBucket {
+		return series.String()
+	}
+	return labels.NewBuilder(series).Set(labels.MetricName, name+"_count").Del(labels.BucketLabel).Labels().String()
 }
 
-// compareExtras is about what only some formats have: exemplars and start timestamps.
+func countOf(native *sample) string {
+	return labels.NewBuilder(native.labels).Set(labels.MetricName, native.name()+"_count").Labels().String()
+}
+
+// compareExtras is about what only some formats have: start timestamps and exemplars. All are
+// compared with the first OpenMetrics.
 func (r *reference) compareExtras(scrapes []*exposition) (differences []string) {
-	var first map[string]point
+	first := slices.IndexFunc(scrapes, func(scrape *exposition) bool { return scrape.format.isOpenMetrics() })
+	if first < 0 {
+		return nil
+	}
 	for _, scrape := range scrapes {
-		if !scrape.format.hasExemplars() {
-			continue
-		}
-		points := scrape.points()
-		if first == nil {
-			first = points
-		}
-		for _, key := range slices.Sorted(maps.Keys(points)) {
-			expected, both := first[key]
-			if _, steady := r.steady[key]; both && steady {
-				found := prefixed(key, extrasDiffer(points[key], expected))
-				differences = append(differences, prefixed(scrape.name, found)...)
-			}
+		if scrape.format.hasExemplars() {
+			found := append(r.compareStarts(scrapes[first], scrape), r.compareExemplars(scrapes[first], scrape)...)
+			differences = append(differences, prefixed(scrape.name, found)...)
 		}
 	}
 	return differences
+}
+
+func (r *reference) compareStarts(first, other *exposition) (differences []string) {
+	points, expected := other.points(), first.points()
+	for _, key := range slices.Sorted(maps.Keys(r.steady)) {
+		one, has := points[key]
+		another, had := expected[key]
+		if has && had && !near(one.start, another.start) {
+			differences = append(differences,
+				fmt.Sprintf("%s started at %d ms, and in %s at %d ms", key, one.start, first.name, another.start))
+		}
+	}
+	return differences
+}
+
+// compareExemplars does not ask for the bucket, which has been checked. A native histogram without
+// buckets may have more.
+func (r *reference) compareExemplars(first, other *exposition) (differences []string) {
+	found, withoutBuckets := other.exemplars(), other.withoutBuckets()
+	for key, expected := range first.exemplars() {
+		ours := found[key]
+		if withoutBuckets[key] {
+			ours = slices.DeleteFunc(slices.Clone(ours), func(one exemplar.Exemplar) bool {
+				return !slices.ContainsFunc(expected, func(another exemplar.Exemplar) bool { return alike(one, another) })
+			})
+		}
+		if _, steady := r.steady[key]; steady && !slices.EqualFunc(ours, expected, alike) {
+			differences = append(differences,
+				fmt.Sprintf("exemplars of %s are %v, and in %s %v", key, found[key], first.name, expected))
+		}
+	}
+	slices.Sort(differences)
+	return differences
+}
+
+// exemplars are those of each counter, and of each histogram under the name of its count, by value.
+func (e *exposition) exemplars() map[string][]exemplar.Exemplar {
+	all := map[string][]exemplar.Exemplar{}
+	for _, family := range e.families {
+		for _, sample := range family.samples {
+			if sample.native == nil {
+				key := countKey(sample.labels)
+				all[key] = append(all[key], sample.exemplars...)
+			}
+		}
+		for _, metric := range nativeOnly(family) {
+			all[countOf(metric.native)] = metric.native.exemplars
+		}
+	}
+	for _, exemplars := range all {
+		slices.SortFunc(exemplars, func(a, b exemplar.Exemplar) int { return cmp.Compare(a.Value, b.Value) })
+	}
+	return all
+}
+
+func alike(a, b exemplar.Exemplar) bool {
+	return labels.Equal(a.Labels, b.Labels) && same(a.Value, b.Value) && near(a.Ts, b.Ts)
 }
 
 // One millisecond is lost when seconds with a fraction become milliseconds.
 const millisecondsLost = 1
-
-func extrasDiffer(one, other point) (differences []string) {
-	if !near(one.start, other.start) {
-		differences = append(differences, fmt.Sprintf("started at %d ms, elsewhere at %d ms", one.start, other.start))
-	}
-	alike := func(a, b exemplar.Exemplar) bool {
-		return labels.Equal(a.Labels, b.Labels) && same(a.Value, b.Value) && near(a.Ts, b.Ts)
-	}
-	if !slices.EqualFunc(one.exemplars, other.exemplars, alike) {
-		differences = append(differences, fmt.Sprintf("exemplars %v, elsewhere %v", one.exemplars, other.exemplars))
-	}
-	return differences
-}
 
 func near(a, b int64) bool {
 	return max(a-b, b-a) <= millisecondsLost

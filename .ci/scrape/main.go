@@ -63,9 +63,9 @@ func printProblems(output io.Writer, url string, problems []string) {
 	}
 }
 
-// The metrics of a running program change between two replies: by chance one can look as if it
-// were wrong, but not each time.
-const rounds = 3
+// A gauge that goes up and down, such as the open files, can look by chance as if a format had
+// another value, but not each time.
+const rounds = 8
 
 // check asks for everything, and until nothing is wrong again, up to `rounds` times. What is wrong
 // with one reply counts the first time, a difference between replies only when it is there each time.

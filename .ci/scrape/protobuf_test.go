@@ -170,6 +170,22 @@ func TestProtobufIsChecked(t *testing.T) {
 	}
 }
 
+func TestEachNativeHistogramHasTheExemplarsThatItWasSentWith(t *testing.T) {
+	families := soundFamilies()
+	other := &dto.Metric{Histogram: soundHistogram(), Label: []*dto.LabelPair{{Name: proto.String("shop"), Value: proto.String("b")}}}
+	families[1].Metric = append(families[1].Metric, other)
+	for _, metric := range families[1].Metric {
+		metric.Histogram.Bucket = nil
+	}
+	decoded, problems := inspect(encoded(t, families))
+	expectProblem(t, problems, "")
+	for _, sample := range decoded.families[1].samples {
+		if len(sample.exemplars) != 2 || sample.exemplars[1].Value != 2 {
+			t.Errorf("%s has %v", sample.key(), sample.exemplars)
+		}
+	}
+}
+
 func TestFamiliesOfProtobufAreChecked(t *testing.T) {
 	for name, one := range map[string]struct {
 		damage   func(families []*dto.MetricFamily) []*dto.MetricFamily

@@ -38,6 +38,7 @@ func inspect(got *reply) (*exposition, []string) {
 	if err != nil {
 		return nil, append(problems, err.Error())
 	}
+	second.restoreExemplars(decoded)
 	problems = append(problems, checkFamilies(decoded)...)
 	problems = append(problems, checkHistograms(decoded)...)
 	problems = append(problems, checkExemplars(decoded)...)

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 )
@@ -86,9 +87,9 @@ func checkAsSent(sent *dto.Histogram) (problems []string) {
 			exemplars = append(exemplars, bucket.Exemplar)
 		}
 	}
-	for _, exemplar := range exemplars {
-		if exemplar.GetTimestamp().GetSeconds() == 0 {
-			problems = append(problems, fmt.Sprintf("exemplar of %v has no timestamp", exemplar.GetValue()))
+	for _, one := range exemplars {
+		if one.GetTimestamp().GetSeconds() == 0 {
+			problems = append(problems, fmt.Sprintf("exemplar of %v has no timestamp", one.GetValue()))
 		}
 	}
 	return problems
@@ -127,6 +128,41 @@ func spansOf(sent []*dto.BucketSpan) (spans []histogram.Span) {
 		spans = append(spans, histogram.Span{Offset: span.GetOffset(), Length: span.GetLength()})
 	}
 	return spans
+}
+
+// restoreExemplars gives native histograms the exemplars that they were sent with. In a family
+// with several of them the parser of Prometheus 3.16 begins to read the exemplars of each one only
+// behind as many as the ones before it had.
+func (o *secondOpinion) restoreExemplars(decoded *exposition) {
+	sent := map[string][]*dto.Exemplar{}
+	for _, family := range o.families {
+		for _, metric := range family.Metric {
+			sent[labelsOf(family.GetName(), metric).String()] = metric.Histogram.GetExemplars()
+		}
+	}
+	for _, family := range decoded.families {
+		for index := range family.samples {
+			if sample := &family.samples[index]; sample.native != nil {
+				sample.exemplars = exemplarsOf(sent[sample.key()])
+			}
+		}
+	}
+}
+
+func exemplarsOf(sent []*dto.Exemplar) (exemplars []exemplar.Exemplar) {
+	for _, one := range sent {
+		builder := labels.NewBuilder(labels.EmptyLabels())
+		for _, pair := range one.Label {
+			builder.Set(pair.GetName(), pair.GetValue())
+		}
+		exemplars = append(exemplars, exemplar.Exemplar{
+			Labels: builder.Labels(),
+			Value:  one.GetValue(),
+			Ts:     one.GetTimestamp().AsTime().UnixMilli(),
+			HasTs:  one.Timestamp != nil,
+		})
+	}
+	return exemplars
 }
 
 // differences is where the two parsers do not agree on a reply.
