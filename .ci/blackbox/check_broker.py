@@ -11,9 +11,9 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.instrumentation.pika import PikaInstrumentor
 from opentelemetry.trace import Link, SpanKind, get_current_span
 
-from check_prometheus import Prometheus
 from check_sdk import Service
 from lib import aggregator, eventually, expect_close, expect_equal
+from prometheus import Prometheus
 from rabbitmq import rabbitmq
 
 # Two flows, since one that is folded to a stub while its message is in the queue is measured

@@ -2,24 +2,10 @@
 
 import json
 import re
-import time
-import urllib.parse
-from contextlib import contextmanager
 
 import hostile
-from lib import (
-    REPOSITORY,
-    Process,
-    aggregator,
-    eventually,
-    expect,
-    expect_close,
-    expect_equal,
-    free_port,
-    get,
-    rfc3339,
-    tool,
-)
+from lib import REPOSITORY, aggregator, eventually, expect, expect_close, push_flow
+from prometheus import prometheus
 
 # Longer than two scrapes, so that Prometheus meets every new series at 0 first.
 SCRAPED_EVERY_SECOND = {"metrics": {"zero_first": "3s"}}
@@ -90,68 +76,3 @@ def check_every_scrape_works_amid_hostile_pushes():
         selector = f"order_count{{tenant={awkward}}}"
         eventually(lambda: server.query(selector), 1, selector, alive=running)
         server.expect_every_scrape_worked()
-
-
-def push_flow(running, name, identity, seconds, **fields):
-    """Two stages of one flow, `seconds` apart, of which the second ends it."""
-    placed = int(time.time()) - 60
-    common = {"id": identity, "name": name, **fields}
-    status, reply = running.push(
-        [
-            {**common, "stage": "placed", "created_at": rfc3339(placed)},
-            {**common, "stage": "shipped", "created_at": rfc3339(placed + seconds), "final": True},
-        ]
-    )
-    expect_equal((status, reply["status"], reply["accepted"]), (200, "ok", 2), f"reply {reply}")
-
-
-class Prometheus(Process):
-    """It scrapes the aggregator every second."""
-
-    def __init__(self, running):
-        port = free_port()
-        target = running.metrics_url.removeprefix("http://").removesuffix("/metrics")
-        self._url = f"http://127.0.0.1:{port}"
-        config = {
-            "global": {"scrape_interval": "1s"},
-            "scrape_configs": [
-                {"job_name": "latency-aggregator", "static_configs": [{"targets": [target]}]}
-            ],
-        }
-        super().__init__(
-            "prometheus",
-            [
-                tool("PROMETHEUS"),
-                "--config.file=prometheus.yml",
-                "--storage.tsdb.path=data",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            files={"prometheus.yml": json.dumps(config)},
-        )
-
-    def query(self, expression, at=None):
-        """The value of an expression that has at most one series; None without any."""
-        rows = self.rows(expression, at)
-        expect(len(rows) <= 1, f"{expression} has {len(rows)} series")
-        return rows[0] if rows else None
-
-    def rows(self, expression, at=None):
-        """The values of an expression."""
-        parameters = {"query": expression}
-        if at is not None:
-            parameters["time"] = f"{at:.3f}"
-        status, text = get(f"{self._url}/api/v1/query?{urllib.parse.urlencode(parameters)}")
-        expect_equal(status, 200, f"status of the query {expression}, reply {text}")
-        result = json.loads(text)["data"]["result"]
-        return [float(series["value"][1]) for series in result]
-
-    def expect_every_scrape_worked(self):
-        expect_equal(self.query("min_over_time(up[1h])"), 1, "the worst scrape")
-
-
-@contextmanager
-def prometheus(running):
-    """A Prometheus that has scraped the aggregator once."""
-    with Prometheus(running) as server:
-        eventually(lambda: server.query("up"), 1, "the first scrape", alive=server)
-        yield server

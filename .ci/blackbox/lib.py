@@ -291,14 +291,28 @@ def aggregator(**config):
         yield running
 
 
+def push_flow(running, name, identity, seconds, **fields):
+    """Pushes two stages of one flow, `seconds` apart, of which the second ends it."""
+    placed = int(time.time()) - 60
+    common = {"id": identity, "name": name, **fields}
+    status, reply = running.push(
+        [
+            {**common, "stage": "placed", "created_at": rfc3339(placed)},
+            {**common, "stage": "shipped", "created_at": rfc3339(placed + seconds), "final": True},
+        ]
+    )
+    expect_equal((status, reply["status"], reply["accepted"]), (200, "ok", 2), f"reply {reply}")
+
+
 def rfc3339(seconds):
     """A time in seconds since 1970 as pushes carry it, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def get(url, timeout=10.0):
+def get(url, timeout=10.0, headers=None):
+    request = urllib.request.Request(url, headers=headers or {})
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as reply:
+        with urllib.request.urlopen(request, timeout=timeout) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")

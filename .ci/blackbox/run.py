@@ -4,8 +4,8 @@
     python run.py sdk promtool  those whose name contains one of the words
 
 A check is a function `check_...` in a file `check_*.py` beside this one. The environment names
-the programs: AGGREGATOR_BINARY, TELEMETRYGEN, COLLECTOR, PROMETHEUS, PROMTOOL, RABBITMQ, EPMD
-(`.ci/run blackbox` sets them).
+the programs: AGGREGATOR_BINARY, TELEMETRYGEN, COLLECTOR, PROMETHEUS, PROMETHEUS_CURRENT,
+SCRAPECHECK, PROMTOOL, RABBITMQ, EPMD (`.ci/run blackbox` sets them).
 """
 
 import importlib
