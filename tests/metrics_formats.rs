@@ -102,14 +102,9 @@ fn protobuf_is_a_list_of_families_each_behind_its_length() {
 #[test]
 fn plain_names_are_the_same_however_the_client_wants_others_escaped() {
     let server = Server::quick("");
-    for (asked, told) in [
-        ("underscores", "underscores"),
-        ("values", "values"),
-        ("allow-utf-8", "allow-utf-8"),
-        ("dots", "underscores"),
-    ] {
+    for asked in ["underscores", "values", "allow-utf-8", "dots"] {
         let reply = in_format(&server, &format!("text/plain; version=1.0.0; escaping={asked}"));
-        assert!(reply.header("content-type").ends_with(&format!("; escaping={told}")), "{asked}");
+        assert!(reply.header("content-type").ends_with(&format!("; escaping={asked}")));
         assert!(reply.text().contains("\nflow_open{"), "{asked}");
     }
 }

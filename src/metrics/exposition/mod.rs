@@ -27,12 +27,13 @@ enum Syntax {
     Protobuf,
 }
 
-/// How names are written. All of ours are plain and the same in each of these schemes. In the scheme `dots` they would not
-/// be, and parsers differ in how it treats the suffixes of histograms; who asks for it gets the default.
+/// How names are written that are not plain. All of ours are, and stay as they are in each of these schemes, as with
+/// Prometheus' own client library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Escaping {
     AllowUtf8,
     Underscores,
+    Dots,
     Values,
 }
 
@@ -74,12 +75,13 @@ pub fn text(families: &[Family]) -> String {
 }
 
 impl Escaping {
-    const ALL: [Escaping; 3] = [Escaping::AllowUtf8, Escaping::Underscores, Escaping::Values];
+    const ALL: [Escaping; 4] = [Escaping::AllowUtf8, Escaping::Underscores, Escaping::Dots, Escaping::Values];
 
     fn as_str(self) -> &'static str {
         match self {
             Escaping::AllowUtf8 => "allow-utf-8",
             Escaping::Underscores => "underscores",
+            Escaping::Dots => "dots",
             Escaping::Values => "values",
         }
     }
