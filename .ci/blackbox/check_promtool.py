@@ -1,4 +1,9 @@
-"""promtool and an independent parser find nothing wrong with /metrics, whatever was pushed."""
+"""promtool finds nothing wrong with /metrics, whatever was pushed, nor with the examples."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
 
 import hostile
 from lib import (
@@ -9,6 +14,7 @@ from lib import (
     expect,
     expect_equal,
     get,
+    printed,
     run,
     telemetrygen,
     tool,
@@ -61,6 +67,50 @@ def check_metrics_are_clean_after_hostile_pushes():
 def check_the_scrape_config_in_the_examples_is_valid():
     code, output = run([tool("PROMTOOL"), "check", "config", EXAMPLES / "prometheus.yml"])
     expect_equal(code, 0, f"exit code of promtool check config, which said:\n{output}")
+
+
+def check_the_rules_in_the_examples_fire_when_they_should():
+    promtool("check", "rules", EXAMPLES / "rules.yml")
+    promtool("test", "rules", EXAMPLES / "rules_test.yml")
+
+
+def check_the_rules_of_a_config_fire_when_they_should():
+    slo = {"latency": "5s", "objective": 99}
+    # The flows of rules_test.yml, and one that has to be escaped for each language it comes through.
+    awkward = 're"fund|\\.*${é}\u2028'
+    flows = [{"name": name, "slo": slo} for name in ("checkout", awkward, "refund")]
+    with tempfile.TemporaryDirectory() as directory:
+        rules, test = Path(directory) / "rules.yml", Path(directory) / "rules_test.yml"
+        rules.write_text(printed("rules", {"flows": flows}))
+        promtool("check", "rules", rules)
+        shutil.copy(EXAMPLES / "rules_test.yml", test)
+        promtool("test", "rules", test)
+        test.write_text(json.dumps(burning_flows([awkward, "refund", "not configured"], burns=2)))
+        promtool("test", "rules", test)
+        rules.write_text(printed("rules", {"flows": [{"name": "without_slo"}]}))
+        promtool("check", "rules", rules)
+
+
+def burning_flows(names, burns):
+    """A unit test in which all these flows are bad, and so many are looked at."""
+    series = []
+    for name in names:
+        labels = f'job="a", instance="1", flow={json.dumps(name)}'
+        bad = f'flow_slo_total{{{labels}, result="bad"}}'
+        series.append({"series": bad, "values": "0+1x10"})
+        series.append({"series": f"flow_slo_objective_ratio{{{labels}}}", "values": "0.99x10"})
+    expected = {
+        "expr": "count(job_flow:flow_slo_burn:rate5m)",
+        "eval_time": "5m",
+        "exp_samples": [{"labels": "{}", "value": burns}],
+    }
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": [expected]}
+    return {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [test]}
+
+
+def promtool(*arguments):
+    code, output = run([tool("PROMTOOL"), *arguments])
+    expect_equal(code, 0, f"exit code of promtool {' '.join(map(str, arguments))}, it said:\n{output}")
 
 
 def expect_clean(running):

@@ -345,6 +345,16 @@ def run(command, timeout=60.0, stdin=None, environment=None):
     return finished.returncode, finished.stdout
 
 
+def printed(command, config):
+    """What a command of the program prints for a config."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "config.yaml"
+        path.write_text(json.dumps(config))
+        code, output = run([tool("AGGREGATOR_BINARY"), command, "--config", path])
+    expect_equal(code, 0, f"exit code of {command}, which said:\n{output}")
+    return output
+
+
 def telemetrygen(endpoint, traces, child_spans=1, http=False, extra=()):
     """Sends `traces` traces of 1 + `child_spans` spans; returns when all are acknowledged."""
     code, output = run(

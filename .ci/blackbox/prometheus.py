@@ -8,15 +8,19 @@ from lib import Process, eventually, expect, expect_equal, free_port, get, tool
 
 
 class Prometheus(Process):
-    """`program` is the variable that names it, and each of `jobs` is a job of its own."""
+    """`program` is the variable that names it, each of `jobs` is a job of its own, and `rules` is
+    the text of a rule file."""
 
-    def __init__(self, running, program="PROMETHEUS", features=(), jobs=({},)):
+    def __init__(
+        self, running, program="PROMETHEUS", features=(), jobs=({},), rules="groups: []"
+    ):
         port = free_port()
         target = running.metrics_url.removeprefix("http://").removesuffix("/metrics")
         job = {"job_name": "latency-aggregator", "static_configs": [{"targets": [target]}]}
         self._url = f"http://127.0.0.1:{port}"
         config = {
-            "global": {"scrape_interval": "1s"},
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": ["rules.yml"],
             "scrape_configs": [{**job, **options} for options in jobs],
         }
         super().__init__(
@@ -28,7 +32,7 @@ class Prometheus(Process):
                 f"--web.listen-address=127.0.0.1:{port}",
                 *([f"--enable-feature={','.join(features)}"] if features else []),
             ],
-            files={"prometheus.yml": json.dumps(config)},
+            files={"prometheus.yml": json.dumps(config), "rules.yml": rules},
         )
 
     def query(self, expression, at=None):
@@ -47,6 +51,10 @@ class Prometheus(Process):
         if at is not None:
             parameters["time"] = f"{at:.3f}"
         return self.ask("query", **parameters)["result"]
+
+    def rules(self):
+        """All rules as Prometheus sees them."""
+        return [rule for group in self.ask("rules")["groups"] for rule in group["rules"]]
 
     def ask(self, endpoint, **parameters):
         """The data that an endpoint of the API answers with."""

@@ -14,6 +14,8 @@ pub(super) enum Command {
     Check { file: PathBuf, overrides: Vec<Override>, traces: Vec<PathBuf> },
     Replay { config: Option<PathBuf>, overrides: Vec<Override>, files: Vec<PathBuf>, as_json: bool },
     Push { url: String, push: Value },
+    Dashboard { config: Option<PathBuf>, overrides: Vec<Override> },
+    Rules { config: Option<PathBuf>, overrides: Vec<Override> },
 }
 
 /// Where the program looks for its config unless it is told.
@@ -38,6 +40,10 @@ pub(super) fn parse() -> Command {
             as_json: matches.get_one::<String>("output").is_some_and(|format| format == "json"),
         },
         Some(("push", matches)) => push(matches),
+        Some(("dashboard", matches)) => {
+            Command::Dashboard { config: config(matches), overrides: overrides(matches) }
+        }
+        Some(("rules", matches)) => Command::Rules { config: config(matches), overrides: overrides(matches) },
         Some((_, matches)) => serve(matches),
         None => serve(&matches),
     }
@@ -110,6 +116,18 @@ pub(super) fn command() -> Clap {
                 .args(setting_arguments()),
         )
         .subcommand(push_command())
+        .subcommand(
+            Clap::new("dashboard")
+                .about("Prints a dashboard for Grafana, with the flows of the config to choose from")
+                .arg(config())
+                .args(setting_arguments()),
+        )
+        .subcommand(
+            Clap::new("rules")
+                .about("Prints alerts for Prometheus, for the flows of the config")
+                .arg(config())
+                .args(setting_arguments()),
+        )
 }
 
 const TRACE_FORMATS: &str = "OTLP as JSON or protobuf, lines of the Collector's file exporter, or Jaeger's JSON export, \

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod check;
+mod monitoring;
 mod push;
 mod replay;
 
@@ -25,6 +26,12 @@ pub async fn run() -> anyhow::Result<()> {
             replay::run(config.as_deref(), &overrides, &files, as_json, std::io::stdout().lock())
         }
         Command::Push { url, push } => push::run(&url, &push).await,
+        Command::Dashboard { config, overrides } => {
+            monitoring::dashboard(config.as_deref(), &overrides, std::io::stdout().lock())
+        }
+        Command::Rules { config, overrides } => {
+            monitoring::rules(config.as_deref(), &overrides, std::io::stdout().lock())
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use prost::Message;
 
+use super::text::sum_text;
 use crate::domain::labels::Label;
 use crate::domain::time::EventTime;
 use crate::metrics::snapshot::{Exemplar, Family, HistogramValue, Kind, NativeHistogram, Series, Sum, Value};
@@ -122,8 +123,9 @@ fn exemplar(exemplar: &Exemplar) -> wire::Exemplar {
     }
 }
 
+/// The number next to the exact one, which is what a parser of the text makes of it.
 fn seconds(nanoseconds: u128) -> f64 {
-    nanoseconds as f64 / 1e9
+    sum_text(Sum::Nanoseconds(nanoseconds)).parse().unwrap_or(f64::INFINITY)
 }
 
 fn timestamp(time: EventTime) -> wire::Timestamp {

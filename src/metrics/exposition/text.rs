@@ -129,7 +129,7 @@ pub(super) fn float(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     let magnitude = value.abs();
-    if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+    if magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         let text = format!("{value:e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |rest| ('-', rest));
@@ -173,6 +173,8 @@ mod tests {
             (10.0, "10.0"),
             (600.0, "600.0"),
             (0.00001, "1e-05"),
+            (1e6, "1e+06"),
+            (123_456_789.0, "1.23456789e+08"),
             (1e21, "1e+21"),
             (f64::INFINITY, "+Inf"),
         ] {
