@@ -314,7 +314,8 @@ impl Aggregator {
         for Incoming { event, joints, .. } in events {
             if !joints.is_empty() {
                 *has_new_joints = true;
-                effects.joints_over_limit += instance.join(event.span, &joints, self.limits.links_per_trace);
+                let limit = self.limits.links_per_trace;
+                effects.joints_over_limit += instance.join(event.span, &joints, limit, rules);
             }
             // A copy is counted where its home is.
             let one = u64::from(!event.flags.has(Flags::COPY));

@@ -441,6 +441,10 @@ impl Instance {
         let Some(joints) = &mut self.joints else { return 0 };
         let before = joints.all.len();
         joints.all.retain(|(joint, _)| joint.target(key) != *target);
+        let mut said: Vec<&Joint> = joints.all.iter().map(|(joint, _)| joint).collect();
+        // They are sorted by what they say.
+        said.dedup();
+        joints.distinct = said.len();
         (before - joints.all.len()) as u64
     }
 
@@ -512,13 +516,15 @@ impl Instance {
 
     /// Takes note of what a span of it says about where its trace belongs; returns how many joints there was no room
     /// for.
-    pub fn join(&mut self, span: SpanId, joints: &[Joint], limit: usize) -> u64 {
+    pub fn join(&mut self, span: SpanId, joints: &[Joint], limit: usize, rules: &impl Rules) -> u64 {
+        // What a span beyond the cap says takes no room either.
+        let is_full = self.len() >= rules.events_per_instance();
         let known = self.joints.get_or_insert_default();
         let mut refused = 0;
         for joint in joints {
             let of_others = (joint.clone(), SpanId::NONE)..=(joint.clone(), SpanId(u64::MAX));
             let is_new = known.all.range(of_others).next().is_none();
-            if is_new && known.distinct >= limit {
+            if (is_new && known.distinct >= limit) || is_full {
                 refused += 1;
                 continue;
             }
