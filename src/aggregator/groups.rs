@@ -186,8 +186,11 @@ impl<R: Rules> Joined<'_, R> {
         if by_heads.is_some() && self.claim(key).is_none() {
             return;
         }
-        if let Some(until) = self.judge_group(&group, flow) {
-            self.aggregator.wait(key, by_heads.map_or(until, |sooner| sooner.min(until)));
+        match self.judge_group(&group, flow) {
+            Some(until) => self.aggregator.wait(key, by_heads.map_or(until, |sooner| sooner.min(until))),
+            // Its group had no room for it and ended without it; what is left of it is another one.
+            None if self.claim(key).is_some() => self.again.push(key.clone()),
+            None => {}
         }
     }
 
