@@ -1,7 +1,7 @@
 //! The open instances of a group of joined traces, seen as one: when it is over and what it measured.
 //!
 //! Knows which traces are joined from [`joining`](super::joining), and how an instance is judged from
-//! [`completion`](super::completion); here both meet. Invariant: the result depends on the events and links of the traces
+//! [`completion`]; here both meet. Invariant: the result depends on the events and links of the traces
 //! only, not on the order in which traces are added, as long as none of them was folded.
 
 use std::collections::HashMap;
