@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets None has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use latency_aggregator::domain::ids::{FlowId, Key, TraceId};
 use latency_aggregator::domain::joining::{Claim, Group, Standing, Traces, claim_of, group_of, value_key};
@@ -66,12 +67,12 @@ fn world() -> impl Strategy<Value = Fake> {
         for (n, claim) in traces {
             let standing = match claim {
                 None => Standing::Closed,
-                Some((values, links, is_matched, is_contested)) => Standing::Open(Claim {
+                Some((values, links, is_matched, is_contested)) => Standing::Open(Arc::new(Claim {
                     values: values.into_iter().map(value).collect::<BTreeSet<_>>().into_iter().collect(),
                     links: links.into_iter().filter(|l| *l != n).map(trace).collect(),
                     matched: is_matched.then_some(FlowId(0)),
                     is_contested,
-                }),
+                })),
             };
             map.insert(trace(n), standing);
         }
@@ -79,7 +80,7 @@ fn world() -> impl Strategy<Value = Fake> {
             map.insert(
                 value(n),
                 if open {
-                    Standing::Open(Claim { matched: Some(FlowId(0)), ..Claim::default() })
+                    Standing::Open(Arc::new(Claim { matched: Some(FlowId(0)), ..Claim::default() }))
                 } else {
                     Standing::Closed
                 },

@@ -1,7 +1,11 @@
 //! Instances that consist of several traces: looking at them as one, and ending them together.
 //!
 //! Everything here happens under the one lock on the [`Claims`], which is taken before any slot's lock. Traces that are
-//! neither linked nor carry a key never come here.
+//! neither linked nor carry a key take it only to see that nobody claims them, and that only while anybody claims
+//! anything.
+//!
+//! A group is looked at once for all its traces: what was found is noted with each of them. What several groups share is
+//! looked at for the sake of all of these only if something came to it since; else each group has its own time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,9 +19,8 @@ use crate::domain::flow::Flow;
 use crate::domain::gathering::{End, EndingAs, Gathering, Role, end_divided, flow_of};
 use crate::domain::ids::Key;
 use crate::domain::instance::{Instance, Rules};
-use crate::domain::joining::{Claim, Group, Standing, Traces, claim_of, group_of};
+use crate::domain::joining::{Claim, Group, Standing, Traces, claim_of, group_of, groups_of};
 use crate::domain::result::{Finished, Forecast, Reason};
-
 use crate::domain::time::Arrival;
 use crate::domain::tombstone::Tombstone;
 
@@ -29,7 +32,7 @@ pub(super) struct Joined<'a, R> {
     pub(super) now: Arrival,
     pub(super) effects: &'a mut Effects,
     /// Instances to look at once more, for one that they were part of has ended.
-    again: Vec<Key>,
+    again: BTreeSet<Key>,
 }
 
 impl Traces for (&Aggregator, &Claims, Arrival) {
@@ -81,12 +84,13 @@ impl Aggregator {
         if !claims.concern(key) {
             return false;
         }
-        let mut joined =
-            Joined { aggregator: self, claims: &mut claims, rules, now, effects, again: Vec::new() };
+        let mut joined = Joined::new(self, &mut claims, rules, now, effects);
         joined.judge(key);
-        while let Some(key) = joined.again.pop() {
-            joined.with(&key, |instance| instance.wake = now);
-            joined.judge(&key);
+        while let Some(key) = joined.again.pop_first() {
+            if joined.is_released(&key) {
+                joined.with(&key, |instance| instance.hasten(now));
+                joined.judge(&key);
+            }
         }
         self.claimants.store(claims.len(), Relaxed);
         true
@@ -97,14 +101,7 @@ impl Aggregator {
     pub fn forecast(&self, key: &Key, now: Arrival, rules: &impl Rules) -> Option<Forecast> {
         let mut claims = lock(&self.claims);
         let mut effects = Effects::default();
-        let mut joined = Joined {
-            aggregator: self,
-            claims: &mut claims,
-            rules,
-            now,
-            effects: &mut effects,
-            again: Vec::new(),
-        };
+        let mut joined = Joined::new(self, &mut claims, rules, now, &mut effects);
         let (group, flow) = joined.group(key);
         let exists = !group.members.is_empty() || !group.parts.is_empty();
         let gathering = joined.gather(&group, flow);
@@ -114,8 +111,7 @@ impl Aggregator {
     /// Ends all instances that are joined with others.
     pub(super) fn close_joined(&self, open: &[Key], now: Arrival, rules: &impl Rules, effects: &mut Effects) {
         let mut claims = lock(&self.claims);
-        let mut joined =
-            Joined { aggregator: self, claims: &mut claims, rules, now, effects, again: Vec::new() };
+        let mut joined = Joined::new(self, &mut claims, rules, now, effects);
         let mut concerned: Vec<Key> = open.iter().filter(|key| joined.claims.concern(key)).cloned().collect();
         // Batches and divided traces go last: they are parts of others.
         let is_shared = |joined: &Joined<'_, _>, key: &Key| {
@@ -128,7 +124,17 @@ impl Aggregator {
     }
 }
 
-impl<R: Rules> Joined<'_, R> {
+impl<'a, R: Rules> Joined<'a, R> {
+    fn new(
+        aggregator: &'a Aggregator,
+        claims: &'a mut Claims,
+        rules: &'a R,
+        now: Arrival,
+        effects: &'a mut Effects,
+    ) -> Self {
+        Joined { aggregator, claims, rules, now, effects, again: BTreeSet::new() }
+    }
+
     fn traces(&self) -> (&Aggregator, &Claims, Arrival) {
         (self.aggregator, self.claims, self.now)
     }
@@ -137,7 +143,11 @@ impl<R: Rules> Joined<'_, R> {
         self.traces().standing(key)
     }
 
-    fn claim(&self, key: &Key) -> Option<Claim> {
+    fn is_open(&self, key: &Key) -> bool {
+        matches!(self.aggregator.slots.get(key).as_deref(), Some(Slot::Open(_)))
+    }
+
+    fn claim(&self, key: &Key) -> Option<Arc<Claim>> {
         claim_of(key, &self.traces(), self.aggregator.limits.traces_per_instance)
     }
 
@@ -166,13 +176,16 @@ impl<R: Rules> Joined<'_, R> {
     /// Decides about an instance whose time may have come.
     fn judge(&mut self, key: &Key) {
         let now = self.now;
-        let due = self.with(key, |instance| {
-            let is_due = instance.wake <= now;
-            let overdue = is_due && instance.note_overdue(now);
-            (is_due, overdue.then(|| instance.flow().id))
+        let seen = self.with(key, |instance| {
+            let wakes = instance.wake <= now;
+            let overdue = wakes && instance.note_overdue(now);
+            (wakes, instance.due, overdue.then(|| instance.flow().id))
         });
-        let Some((true, overdue)) = due else { return };
+        let Some((true, due, overdue)) = seen else { return };
         self.effects.overdue_change.extend(overdue.map(|flow| (flow, 1)));
+        if due > now {
+            return self.aggregator.wait(key, due);
+        }
         let Some(claim) = self.claim(key) else { return };
         if claim.is_split() {
             return self.judge_divided(key, &claim);
@@ -181,59 +194,82 @@ impl<R: Rules> Joined<'_, R> {
         if group.is_late {
             return self.end_late(&group);
         }
-        let by_heads = self.judge_heads(&group);
-        // Its heads may have ended, and it with them.
-        if by_heads.is_some() && self.claim(key).is_none() {
-            return;
+        if self.take_news(&group.members) {
+            self.judge_heads(&group);
         }
         match self.judge_group(&group, flow) {
-            Some(until) => self.aggregator.wait(key, by_heads.map_or(until, |sooner| sooner.min(until))),
-            // Its group had no room for it and ended without it; what is left of it is another one.
-            None if self.claim(key).is_some() => self.again.push(key.clone()),
+            // Also if its group has no room for it.
+            Some(until) => self.aggregator.wait(key, until),
+            // That group ended without it; what is left of it is another one.
+            None if self.is_open(key) => _ = self.again.insert(key.clone()),
             None => {}
         }
     }
 
-    /// Decides about the instances that a batch is the tail of, for what came to it came to them. Returns when to look
-    /// again at the first of those that go on.
-    fn judge_heads(&mut self, group: &Group) -> Option<Arrival> {
-        let mut until: Option<Arrival> = None;
+    /// Whether anything came to one of `keys` since this was asked last.
+    fn take_news(&self, keys: &[Key]) -> bool {
+        let take = |any, key| any | self.with(key, Instance::take_news).unwrap_or_default();
+        keys.iter().fold(false, take)
+    }
+
+    /// Decides about the instances that a batch is the tail of, for what came to it came to them.
+    fn judge_heads(&mut self, group: &Group) {
         let mut waiting = self.heads(group);
         let mut seen: BTreeSet<Key> = group.members.iter().cloned().collect();
-        while let Some(head) = waiting.pop() {
-            if !seen.insert(head.clone()) || seen.len() > self.aggregator.limits.traces_per_instance {
+        let mut looks = 0;
+        while let Some(head) = waiting.pop().filter(|_| looks < self.aggregator.limits.links_per_trace) {
+            if !self.is_open(&head) || !seen.insert(head.clone()) {
                 continue;
             }
-            if let Some(claim) = self.claim(&head).filter(Claim::is_split) {
-                self.judge_divided(&head, &claim);
-                continue;
-            }
+            looks += 1;
             let (group, flow) = self.group(&head);
             let further = self.heads(&group);
             if further.is_empty() && !group.is_late {
-                until = [until, self.judge_group(&group, flow)].into_iter().flatten().min();
+                self.judge_group(&group, flow);
             }
             seen.extend(group.members);
             waiting.extend(further);
         }
-        until
+    }
+
+    /// Whether what an instance waited for with others is over.
+    fn is_released(&mut self, key: &Key) -> bool {
+        let Some(claim) = self.claim(key) else { return false };
+        if claim.is_split() {
+            return self.awaited(key, &claim).is_empty();
+        }
+        let (group, _) = self.group(key);
+        self.heads(&group).is_empty()
     }
 
     /// The open traces that a batch took up the work of.
     fn heads(&self, group: &Group) -> Vec<Key> {
-        let claim = self.claim(&group.key).filter(Claim::is_batch);
-        let mut heads = claim.map(|claim| claim.links).unwrap_or_default();
-        heads.retain(|head| !group.members.contains(head) && self.claim(head).is_some());
+        let claim = self.claim(&group.key).filter(|claim| claim.is_batch());
+        let mut heads = claim.map(|claim| claim.links.clone()).unwrap_or_default();
+        heads.retain(|head| group.members.binary_search(head).is_err() && self.is_open(head));
         heads
     }
 
     /// Decides about a group; returns when to look again, unless it was over.
     fn judge_group(&mut self, group: &Group, flow: Arc<Flow>) -> Option<Arrival> {
-        let gathering = self.gather(group, flow);
-        let is_batch = self.claim(&group.key).is_some_and(|claim| claim.is_batch());
-        if is_batch && !self.heads(group).is_empty() && self.now < gathering.age_limit() {
-            return Some(gathering.age_limit());
+        self.take_news(&group.members);
+        let until = self.decide(group, flow)?;
+        for member in &group.members {
+            self.aggregator.wait(member, until);
         }
+        Some(until)
+    }
+
+    fn decide(&mut self, group: &Group, flow: Arc<Flow>) -> Option<Arrival> {
+        let is_batch = self.claim(&group.key).is_some_and(|claim| claim.is_batch());
+        if is_batch && !self.heads(group).is_empty() {
+            let began = group.members.iter().filter_map(|key| self.with(key, |open| open.clocks().first));
+            let age_limit = began.min().map(|first| first.plus(flow.timers.max_age));
+            if let Some(age_limit) = age_limit.filter(|limit| self.now < *limit) {
+                return Some(age_limit);
+            }
+        }
+        let gathering = self.gather(group, flow);
         match gathering.judge(self.now) {
             Verdict::Close(reason) => {
                 self.finish(group, gathering, reason);
@@ -250,24 +286,33 @@ impl<R: Rules> Joined<'_, R> {
 
     /// Decides about the instances that a divided trace is part of, and about the trace when these have ended.
     fn judge_divided(&mut self, key: &Key, claim: &Claim) {
-        let mut until: Option<Arrival> = None;
-        for value in self.unobserved(key, claim) {
-            if self.standing(value) != Standing::Closed {
-                let (group, flow) = self.group(value);
-                until = [until, self.judge_group(&group, flow)].into_iter().flatten().min();
+        let has_news = self.take_news(std::slice::from_ref(key));
+        let limit = self.aggregator.limits.traces_per_instance;
+        let mut next: Option<Arrival> = None;
+        let mut last: Option<Arrival> = None;
+        for group in groups_of(self.awaited(key, claim).into_iter(), &self.traces(), limit) {
+            let due = group.members.iter().filter_map(|member| self.with(member, |open| open.due)).min();
+            if let Some(due) = due.filter(|due| !has_news && *due > self.now) {
+                // Its own traces look after it.
+                last = last.max(Some(due));
+                continue;
             }
+            self.effects.joints_over_limit += u64::from(group.is_cut);
+            let flow = self.flow_of(&group);
+            next = [next, self.judge_group(&group, flow)].into_iter().flatten().min();
         }
-        match until {
+        match next.or(last) {
             Some(until) => self.aggregator.wait(key, until),
             None => self.end_divided(key),
         }
     }
 
-    /// The values of a divided trace whose instances have not ended with it; they are not known by their tombstones alone,
-    /// which are forgotten sooner or later.
-    fn unobserved<'c>(&self, key: &Key, claim: &'c Claim) -> Vec<&'c Key> {
-        let observed = self.with(key, |instance| instance.observed_with().0.to_vec()).unwrap_or_default();
-        claim.values.iter().filter(|value| !observed.contains(value)).collect()
+    /// The values of a divided trace whose instances have not ended, with it or without it. Those that ended with it are
+    /// not known by their tombstones alone, which are forgotten sooner or later.
+    fn awaited<'c>(&self, key: &Key, claim: &'c Claim) -> Vec<&'c Key> {
+        let is_observed = |value| self.with(key, |instance| instance.was_observed_with(value));
+        let awaited = claim.values.iter().filter(|value| is_observed(value) != Some(true));
+        awaited.filter(|value| self.standing(value) != Standing::Closed).collect()
     }
 
     /// The traces of a group as one, with the flow as it is at this moment.
@@ -309,14 +354,14 @@ impl<R: Rules> Joined<'_, R> {
     fn finish(&mut self, group: &Group, gathering: Gathering, reason: Reason) {
         let flow = Arc::clone(gathering.flow());
         drop(gathering);
-        let due = group.members.iter().chain(&group.parts).filter_map(|key| self.with(key, |open| open.wake));
+        let due = group.members.iter().chain(&group.parts).filter_map(|key| self.with(key, |open| open.due));
         let due = due.filter(|due| *due <= self.now).max().unwrap_or(self.now);
         // Their events may be more by now than those that were judged.
         let members: Vec<(Key, Instance)> =
             group.members.iter().filter_map(|key| Some((key.clone(), self.take_out(key)?))).collect();
         // Observed with others already, it only says what is its own.
         let head = members.iter().find(|(key, _)| *key == group.key && key.trace().is_some());
-        let observed = head.and_then(|(_, instance)| instance.observed_with().1);
+        let observed = head.and_then(|(_, instance)| instance.observed_flow());
         let flow = observed.map_or(flow, |flow| self.rules.flow(flow));
         let mut gathering = Gathering::new(flow, group);
         for (key, instance) in &members {
@@ -369,7 +414,7 @@ impl<R: Rules> Joined<'_, R> {
         }
         for key in group.parts.iter().chain(&group.tails) {
             self.with(key, |instance| instance.settle_with(group.key.clone(), flow.id));
-            self.again.push(key.clone());
+            self.again.insert(key.clone());
         }
     }
 
@@ -378,7 +423,7 @@ impl<R: Rules> Joined<'_, R> {
         let instance = *self.aggregator.slots.get_mut(key)?.take_out(self.now)?;
         self.aggregator.no_longer_open(&instance, self.effects);
         // Whoever waits for it, such as a batch for its heads, need not any longer.
-        self.again.extend_from_slice(self.claims.of(key));
+        self.again.extend(self.claims.of(key).iter().cloned());
         self.claims.forget(key);
         self.aggregator.tombstones.fetch_add(1, Relaxed);
         Some(instance)
@@ -387,7 +432,7 @@ impl<R: Rules> Joined<'_, R> {
     /// Ends a trace whose spans were parts of other instances.
     fn end_divided(&mut self, key: &Key) {
         let Some(instance) = self.take_out(key) else { return };
-        let flow = instance.observed_with().1;
+        let flow = instance.observed_flow();
         self.aggregator.put_tombstone(key, Tombstone { flow, ..instance.grave(self.now) });
         let (finished, late) = end_divided(&instance);
         for (home, event) in late {
@@ -440,11 +485,9 @@ impl<R: Rules> Joined<'_, R> {
     fn shut_down(&mut self, key: &Key) {
         let Some(claim) = self.claim(key) else { return };
         if claim.is_split() {
-            for value in self.unobserved(key, &claim) {
-                if self.standing(value) != Standing::Closed {
-                    let (group, flow) = self.group(value);
-                    self.shut_down_group(&group, flow);
-                }
+            for value in self.awaited(key, &claim) {
+                let (group, flow) = self.group(value);
+                self.shut_down_group(&group, flow);
             }
             return self.end_divided(key);
         }
@@ -457,7 +500,7 @@ impl<R: Rules> Joined<'_, R> {
         let reason = gathering.ended(self.now).unwrap_or(Reason::Shutdown);
         let now = self.now;
         for key in group.members.iter().chain(&group.parts) {
-            self.with(key, |instance| instance.wake = now);
+            self.with(key, |instance| instance.hasten(now));
         }
         self.finish(group, gathering, reason);
     }

@@ -21,6 +21,7 @@ use crate::domain::completion::Verdict;
 use crate::domain::event::{Event, Flags, Incoming};
 use crate::domain::ids::{FlowId, Key};
 use crate::domain::instance::{Instance, Recorded, Rules};
+use crate::domain::joining::Joint;
 use crate::domain::result::{Finished, Reason};
 use crate::domain::summary::Extent;
 use crate::domain::time::Arrival;
@@ -275,16 +276,16 @@ impl Aggregator {
         let Slot::Open(instance) = slot else {
             return None;
         };
-        let mut has_new_joints = false;
-        let anything_new = self.record(instance, events, now, rules, effects, &mut has_new_joints);
-        if has_new_joints {
-            *targets = instance.targets(key);
-        }
+        let mut joints = Vec::new();
+        let anything_new = self.record(instance, events, now, rules, effects, &mut joints);
+        targets.extend(joints.iter().map(|joint| joint.target(key)));
         if !anything_new && instance.wake != Arrival::ORIGIN {
             return None;
         }
-        let wake =
-            instance.overdue_at().map_or(instance.earliest_end(), |at| at.min(instance.earliest_end()));
+        let earliest_end = instance.earliest_end();
+        let is_planned = instance.wake != Arrival::ORIGIN;
+        instance.due = if is_planned { instance.due.min(earliest_end) } else { earliest_end };
+        let wake = instance.overdue_at().map_or(instance.due, |at| at.min(instance.due));
         if instance.wake != Arrival::ORIGIN && instance.wake <= wake {
             return None;
         }
@@ -306,16 +307,15 @@ impl Aggregator {
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
-        has_new_joints: &mut bool,
+        new_joints: &mut Vec<Joint>,
     ) -> bool {
         let (was_stub, was_overdue) = (instance.is_stub(), instance.is_overdue());
         let (flow_before, before) = (instance.flow().id, effects.new);
         let mut anything_new = false;
         for Incoming { event, joints, .. } in events {
             if !joints.is_empty() {
-                *has_new_joints = true;
                 let limit = self.limits.links_per_trace;
-                effects.joints_over_limit += instance.join(event.span, &joints, limit, rules);
+                effects.joints_over_limit += instance.join(event.span, &joints, limit, rules, new_joints);
             }
             // A copy is counted where its home is.
             let one = u64::from(!event.flags.has(Flags::COPY));
@@ -392,6 +392,14 @@ impl Aggregator {
         if instance.note_overdue(now) {
             effects.overdue_change.push((instance.flow().id, 1));
         }
+        if instance.due > now {
+            let planned = plan(instance, instance.due);
+            drop(slot);
+            if let Some(until) = planned {
+                self.timers(hash).instances.add(until, key);
+            }
+            return;
+        }
         match instance.judge(&key, now, rules) {
             Verdict::Wait { until, .. } => {
                 let plan = plan(instance, until);
@@ -452,9 +460,13 @@ impl Aggregator {
         Arrival::since_origin(Duration::from_nanos(self.loss.load(Relaxed)))
     }
 
-    /// Looks at an open instance again at `until`.
+    /// Looks at an open instance again at `until`, or sooner if something came to it since its news were taken.
     fn wait(&self, key: &Key, until: Arrival) {
         let plan = match self.slots.get_mut(key).as_deref_mut() {
+            Some(Slot::Open(instance)) if instance.has_news() => {
+                let soonest = instance.earliest_end().min(until);
+                plan(instance, soonest)
+            }
             Some(Slot::Open(instance)) => plan(instance, until),
             _ => None,
         };
@@ -586,7 +598,7 @@ impl Aggregator {
             };
             let reason = instance.ended(&key, now).unwrap_or(Reason::Shutdown);
             // It is closed early, not late.
-            instance.wake = now;
+            instance.hasten(now);
             let taken = slot.value_mut().take_out(now);
             drop(slot);
             if let Some(instance) = taken {
@@ -616,6 +628,7 @@ const NO_FLOW: FlowId = FlowId(u32::MAX);
 
 /// Sets when an instance is looked at again; returns that moment, if the calendar has no entry for it yet.
 fn plan(instance: &mut Instance, until: Arrival) -> Option<Arrival> {
+    instance.due = until;
     let until = instance.overdue_at().map_or(until, |at| at.min(until));
     instance.wake = until;
     // That of `max_age` stands still while others pass.

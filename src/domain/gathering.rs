@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use super::completion::{self, Clocks, Verdict};
 use super::event::{Event, Flags};
-use super::flow::{Flow, Origin};
+use super::flow::Flow;
 use super::ids::{FlowId, Key, SpanId, TraceId};
 use super::instance::{Body, Instance, Joints, Rules, SeenAs};
-use super::joining::{Group, Joint, chosen_values, divide, value_key};
+use super::joining::Group;
 use super::outline::{Handover, Outline, Progress};
 use super::result::{Finished, Forecast, Reason};
 pub use super::stub::EndingAs;
@@ -87,15 +87,13 @@ impl Gathering {
         let links = joints.into_iter().flat_map(Joints::links);
         self.links.extend(links.map(|(span, trace, from)| ((member, span), (trace, from))));
         match (instance.body(), role) {
-            (Body::Detailed { events, .. }, Role::Part) => {
-                let share = self.share(instance, events);
+            (_, Role::Part) => {
+                let share = self.share(instance);
                 self.events.extend(share.into_iter().map(|event| (member, event)));
             }
             (Body::Detailed { events, .. }, Role::Whole | Role::Tail) => {
                 self.events.extend(events.iter().map(|event| (member, event.clone())));
             }
-            // What was folded cannot be divided any more; it was over a cap.
-            (Body::Stub(_), Role::Part) => {}
             (Body::Stub(stub), Role::Whole | Role::Tail) => self.stubs.push((member, (**stub).clone())),
         }
     }
@@ -121,15 +119,17 @@ impl Gathering {
         clocks.last = clocks.last.max(new.last);
     }
 
-    /// The events of a divided trace; those that belong to other values only hold the rest together.
-    fn share(&self, instance: &Instance, events: &[Event]) -> Vec<Event> {
-        let divided = divided(instance, events);
-        let belongs = |event: &Event| divided.get(&event.span) == Some(&self.key);
-        let share = |event: &Event| {
-            let flags = event.flags.with(Flags::IGNORED.when(!belongs(event)));
+    /// The events of a divided trace that have to do with this instance; those that belong to other values only hold
+    /// the rest together.
+    fn share(&self, instance: &Instance) -> Vec<Event> {
+        let Some((events, division)) = instance.divided() else { return Vec::new() };
+        let share = |place: usize| {
+            let event = &events[place];
+            let belongs = division.home(event.span) == Some(&self.key);
+            let flags = event.flags.with(Flags::IGNORED.when(!belongs));
             Event { flags, ..event.clone() }
         };
-        events.iter().map(share).collect()
+        division.share(&self.key).map(share).collect()
     }
 
     fn handovers(&self) -> Vec<Handover> {
@@ -169,11 +169,6 @@ impl Gathering {
     /// Its flow.
     pub fn flow(&self) -> &Arc<Flow> {
         &self.flow
-    }
-
-    /// When it is over whatever is missing.
-    pub fn age_limit(&self) -> Arrival {
-        self.clocks().first.plus(self.flow.timers.max_age)
     }
 
     /// What it would be if it ended now, and what it waits for; none if no flow takes it.
@@ -255,38 +250,20 @@ pub struct End {
     pub due: Arrival,
 }
 
-/// By span: the key of the value it belongs to.
-fn divided(instance: &Instance, events: &[Event]) -> HashMap<SpanId, Key> {
-    let spans: Vec<(SpanId, SpanId)> = events.iter().map(|event| (event.span, event.parent)).collect();
-    let flow = instance.flow();
-    let matched = (flow.origin == Origin::Configured).then_some(flow.id);
-    let joints = || instance.joints().into_iter().flat_map(|joints| &joints.all);
-    let chosen: Vec<_> = chosen_values(matched, joints().map(|(joint, _)| joint)).collect();
-    let value_of = |(joint, span): &(Joint, SpanId)| match joint {
-        Joint::Value { flow, rank, value } if chosen.contains(&(*flow, *rank, value)) => {
-            Some((*span, value_key(*flow, value)))
-        }
-        _ => None,
-    };
-    let values: Vec<(SpanId, Key)> = joints().filter_map(value_of).collect();
-    divide(&spans, &values)
-}
-
 /// The end of a divided trace, after the instances it was part of: its events by what became of them. Events of an
 /// instance that was over before are handed out; they came too late for it.
 pub fn end_divided(instance: &Instance) -> (Finished, Vec<(Key, Event)>) {
     let empty = Joints::default();
     let joints = instance.joints().unwrap_or(&empty);
     let flow_id = joints.observed_flow.unwrap_or(FlowId(u32::MAX));
-    let Body::Detailed { events, .. } = instance.body() else {
+    let Some((events, division)) = instance.divided() else {
         let total = instance.events();
         return (Finished::Divided { events: total, unmatched: 0, ignored: 0 }, Vec::new());
     };
-    let divided = divided(instance, events);
     let (mut observed, mut unmatched, mut ignored) = (0, 0, 0);
     let mut late = Vec::new();
     for event in events.iter().filter(|event| !event.flags.has(Flags::COPY)) {
-        let home = divided.get(&event.span);
+        let home = division.home(event.span);
         if event.flags.has(Flags::IGNORED) {
             ignored += 1;
         } else if let Some(home) = home.filter(|home| !joints.observed.contains(home)) {

@@ -4,14 +4,15 @@
 //! when it closes, unless a cap was met.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::completion::{self, Clocks, Verdict};
+use super::division::Division;
 use super::event::{Event, Flags, Identity, Kind};
 use super::flow::{Flow, Origin};
 use super::ids::{FlowId, Key, SpanId, TraceId};
-use super::joining::{Claim, Joint};
+use super::joining::{Claim, Joint, chosen_values, value_key};
 use super::outline::{Outline, Progress};
 use super::result::{Finished, Reason};
 use super::stub::{Ending, EndingAs, Stub};
@@ -52,9 +53,13 @@ pub struct Instance {
     lens: Option<FlowId>,
     /// Whether it is known to have taken longer than its users were promised.
     overdue: bool,
+    /// Whether anything new has come since [`Self::take_news`].
+    has_news: bool,
+    /// When it may be over. The aggregator's business, as what follows; kept here to have it in one place.
+    pub due: Arrival,
     /// The latest moment for which the aggregator has an entry in its calendar, likewise.
     pub planned: Arrival,
-    /// When the aggregator will look at it next. The aggregator's business; kept here to have it in one place.
+    /// When the aggregator will look at it next: when it is due, or sooner to see whether it is overdue.
     pub wake: Arrival,
 }
 
@@ -66,11 +71,14 @@ pub(super) struct Joints {
     /// How many there are, however many spans say the same.
     distinct: usize,
     /// The instances that it was part of and that have been observed.
-    pub(super) observed: Vec<Key>,
+    pub(super) observed: BTreeSet<Key>,
     /// The first flow of these.
     pub(super) observed_flow: Option<FlowId>,
     /// Whether traces of different values are connected with it.
     is_contested: bool,
+    /// What follows from all this, until it changes: what it claims, and how its events are divided.
+    claim: OnceLock<Arc<Claim>>,
+    division: OnceLock<Division>,
 }
 
 #[derive(Debug)]
@@ -84,6 +92,12 @@ pub(super) enum Body {
 }
 
 impl Joints {
+    /// To be called whenever they change, or the events or the flow to which they belong.
+    fn changed(&mut self) {
+        self.claim = OnceLock::new();
+        self.division = OnceLock::new();
+    }
+
     /// The links: which span took up the work of which span of which trace.
     pub(super) fn links(&self) -> impl Iterator<Item = (SpanId, TraceId, SpanId)> {
         self.all.iter().filter_map(|(joint, span)| match joint {
@@ -164,6 +178,8 @@ impl Instance {
                 Key::Trace(_) | Key::Named { .. } => None,
             },
             overdue: false,
+            has_news: false,
+            due: Arrival::ORIGIN,
             planned: Arrival::ORIGIN,
             wake: Arrival::ORIGIN,
         }
@@ -193,10 +209,14 @@ impl Instance {
 
     /// Takes an event in.
     pub fn record(&mut self, event: Event, now: Arrival, rules: &impl Rules) -> Recorded {
+        if let Some(joints) = &mut self.joints {
+            joints.changed();
+        }
         if let Some(known) = self.meet(&event) {
             self.flow_is_stale |= known == Recorded::Conflict;
             return known;
         }
+        self.has_news = true;
         let is_full = self.len() >= rules.events_per_instance();
         // Pushes beyond the cap do not keep it open, for nothing else would end it.
         if !is_full || event.kind != Kind::Push {
@@ -282,10 +302,7 @@ impl Instance {
             return candidate != self.flow.id;
         }
         self.pinned |= pin.is_some();
-        if candidate != self.flow.id {
-            self.flow = rules.flow(candidate);
-            self.overdue = false;
-        }
+        self.become_one_of(candidate, rules);
         false
     }
 
@@ -299,9 +316,16 @@ impl Instance {
         let pins = events.iter().filter_map(|event| event.facts.push.as_ref().map(|push| push.flow));
         let matches = events.iter().filter_map(|event| event.facts.matched_through(self.lens));
         let chosen = pins.min().or_else(|| matches.min()).unwrap_or(rules.unmatched().id);
-        if chosen != self.flow.id {
-            self.flow = rules.flow(chosen);
+        self.become_one_of(chosen, rules);
+    }
+
+    fn become_one_of(&mut self, flow: FlowId, rules: &impl Rules) {
+        if flow != self.flow.id {
+            self.flow = rules.flow(flow);
             self.overdue = false;
+            if let Some(joints) = &mut self.joints {
+                joints.changed();
+            }
         }
     }
 
@@ -440,21 +464,13 @@ impl Instance {
     pub fn disown(&mut self, key: &Key, target: &Key) -> u64 {
         let Some(joints) = &mut self.joints else { return 0 };
         let before = joints.all.len();
+        joints.changed();
         joints.all.retain(|(joint, _)| joint.target(key) != *target);
         let mut said: Vec<&Joint> = joints.all.iter().map(|(joint, _)| joint).collect();
         // They are sorted by what they say.
         said.dedup();
         joints.distinct = said.len();
         (before - joints.all.len()) as u64
-    }
-
-    /// Everything that it names, whether that counts for its flow or not.
-    pub fn targets(&self, key: &Key) -> Vec<Key> {
-        let joints = self.joints.iter().flat_map(|joints| &joints.all);
-        let mut targets: Vec<Key> = joints.map(|(joint, _)| joint.target(key)).collect();
-        targets.sort();
-        targets.dedup();
-        targets
     }
 
     /// When its events came.
@@ -470,12 +486,50 @@ impl Instance {
         self.joints.as_deref()
     }
 
-    /// The instances that it was part of and that have been observed, and the first flow of these.
-    pub fn observed_with(&self) -> (&[Key], Option<FlowId>) {
-        match &self.joints {
-            Some(joints) => (&joints.observed, joints.observed_flow),
-            None => (&[], None),
-        }
+    /// Whether it was part of the instance found by `key` when that was observed.
+    pub fn was_observed_with(&self, key: &Key) -> bool {
+        self.joints.as_ref().is_some_and(|joints| joints.observed.contains(key))
+    }
+
+    /// The first flow of the instances that it was part of and that have been observed.
+    pub fn observed_flow(&self) -> Option<FlowId> {
+        self.joints.as_ref().and_then(|joints| joints.observed_flow)
+    }
+
+    /// Whether anything new has come since this was asked last.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
+    }
+
+    /// Whether anything new has come since [`Self::take_news`].
+    pub fn has_news(&self) -> bool {
+        self.has_news
+    }
+
+    /// To be looked at now, whatever was planned.
+    pub fn hasten(&mut self, now: Arrival) {
+        self.due = now;
+        self.wake = now;
+    }
+
+    /// Its events, and how they are divided among the values of its business key; none if it is folded, for what was
+    /// folded cannot be divided any more; it was over a cap.
+    pub(super) fn divided(&self) -> Option<(&[Event], &Division)> {
+        let (Body::Detailed { events, .. }, Some(joints)) = (&self.body, &self.joints) else { return None };
+        let divide = || {
+            let matched = (self.flow.origin == Origin::Configured).then_some(self.flow.id);
+            let said = || joints.all.iter().map(|(joint, _)| joint);
+            let chosen: BTreeSet<_> = chosen_values(matched, said()).collect();
+            let value_of = |(joint, span): &(Joint, SpanId)| match joint {
+                Joint::Value { flow, rank, value } if chosen.contains(&(*flow, *rank, value)) => {
+                    Some((*span, value_key(*flow, value)))
+                }
+                _ => None,
+            };
+            let values: Vec<(SpanId, Key)> = joints.all.iter().filter_map(value_of).collect();
+            Division::of(events, &values)
+        };
+        Some((events, joints.division.get_or_init(divide)))
     }
 
     /// The events that it holds, if it is not folded.
@@ -494,19 +548,24 @@ impl Instance {
         }
     }
 
-    /// What it says about where its trace belongs.
-    pub fn claim(&self, key: &Key) -> Claim {
+    /// What it says about where its trace belongs; `key` is its own.
+    pub fn claim(&self, key: &Key) -> Arc<Claim> {
         let matched = (self.flow.origin == Origin::Configured).then_some(self.flow.id);
         let Some(joints) = &self.joints else {
-            return Claim { matched, ..Claim::default() };
+            return Arc::new(Claim { matched, ..Claim::default() });
         };
-        let claim = Claim::of(key, matched, joints.all.iter().map(|(joint, _)| joint));
-        Claim { is_contested: joints.is_contested, ..claim }
+        let claim = || {
+            let claim = Claim::of(key, matched, joints.all.iter().map(|(joint, _)| joint));
+            Arc::new(Claim { is_contested: joints.is_contested, ..claim })
+        };
+        Arc::clone(joints.claim.get_or_init(claim))
     }
 
     /// Takes note that traces of different values are connected with it.
     pub fn contest(&mut self) {
-        self.joints.get_or_insert_default().is_contested = true;
+        let joints = self.joints.get_or_insert_default();
+        joints.is_contested = true;
+        joints.changed();
     }
 
     /// Whether it says anything about other instances.
@@ -514,12 +573,20 @@ impl Instance {
         self.joints.is_some()
     }
 
-    /// Takes note of what a span of it says about where its trace belongs; returns how many joints there was no room
-    /// for.
-    pub fn join(&mut self, span: SpanId, joints: &[Joint], limit: usize, rules: &impl Rules) -> u64 {
+    /// Takes note of what a span of it says about where its trace belongs. `new` takes what no other span has said;
+    /// returns how many joints there was no room for.
+    pub fn join(
+        &mut self,
+        span: SpanId,
+        joints: &[Joint],
+        limit: usize,
+        rules: &impl Rules,
+        new: &mut Vec<Joint>,
+    ) -> u64 {
         // What a span beyond the cap says takes no room either.
         let is_full = self.len() >= rules.events_per_instance();
         let known = self.joints.get_or_insert_default();
+        known.changed();
         let mut refused = 0;
         for joint in joints {
             let of_others = (joint.clone(), SpanId::NONE)..=(joint.clone(), SpanId(u64::MAX));
@@ -528,7 +595,10 @@ impl Instance {
                 refused += 1;
                 continue;
             }
-            known.distinct += usize::from(is_new);
+            if is_new {
+                known.distinct += 1;
+                new.push(joint.clone());
+            }
             known.all.insert((joint.clone(), span));
         }
         refused
@@ -537,7 +607,7 @@ impl Instance {
     /// Takes note that an instance that it was part of has been observed.
     pub fn settle_with(&mut self, observed: Key, flow: FlowId) {
         let joints = self.joints.get_or_insert_default();
-        joints.observed.push(observed);
+        joints.observed.insert(observed);
         joints.observed_flow = Some(joints.observed_flow.map_or(flow, |known| known.min(flow)));
     }
 }

@@ -122,7 +122,7 @@ fn is_of(value: &Key, matched: FlowId) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// It is open and claims this.
-    Open(Claim),
+    Open(Arc<Claim>),
     /// Its instance is over.
     Closed,
     /// Nothing of it has come.
@@ -163,36 +163,34 @@ pub struct Group {
 /// How many batches may take up each other's work, one after the other, before the last stand alone.
 pub const MAX_DEPTH: usize = 8;
 
+/// How many times as many traces as a group may have are looked at to find it: those that are connected with it and
+/// belong elsewhere come on top.
+const BREADTH: usize = 4;
+
 /// What an open trace claims, without the values that do not count: those whose instance no configured flow would take.
 /// Else an attribute would join all the traffic that carries it, also what no flow asks for.
-pub fn claim_of(key: &Key, traces: &impl Traces, limit: usize) -> Option<Claim> {
-    Search::new(traces, limit).claim(key)
+pub fn claim_of(key: &Key, traces: &impl Traces, limit: usize) -> Option<Arc<Claim>> {
+    let mut search = Search::new(traces, limit);
+    let mut claim = search.claim(key)?;
+    if claim.is_split() && claim.matched.is_none() {
+        Arc::make_mut(&mut claim).values.retain(|value| search.is_taken(value));
+    }
+    Some(claim)
 }
 
 /// The group that `start` belongs to; `limit` is the most traces of a group, its tails included.
 pub fn group_of(start: &Key, traces: &impl Traces, limit: usize) -> Group {
+    Search::new(traces, limit).group(start)
+}
+
+/// The groups that each of `starts` belongs to, all as of this moment.
+pub fn groups_of<'k>(
+    starts: impl Iterator<Item = &'k Key>,
+    traces: &impl Traces,
+    limit: usize,
+) -> Vec<Group> {
     let mut search = Search::new(traces, limit);
-    let component = search.component(start);
-    let key = search.home(start, &component);
-    let Assembled { members, parts, neighbours } = search.assemble(&key, component);
-    let tails = search.tails(&members);
-    let claims: Vec<Claim> = members.iter().filter_map(|member| search.claim(member)).collect();
-    let all_links = claims.iter().flat_map(|claim| &claim.links);
-    let awaits_link = all_links.into_iter().any(|link| search.standing(link) == Standing::Unknown);
-    let has_nothing_else = claims.iter().filter(|claim| claim.values.is_empty());
-    let missed_link = has_nothing_else.flat_map(|claim| &claim.links).any(|link| search.is_missed(link));
-    let named = matches!(key, Key::Named { .. });
-    Group {
-        awaits_link,
-        missed_link,
-        neighbours,
-        is_late: named && search.standing(&key) == Standing::Closed,
-        is_cut: search.is_cut,
-        key,
-        members: members.into_iter().collect(),
-        parts,
-        tails,
-    }
+    starts.map(|start| search.group(start)).collect()
 }
 
 struct Search<'t, T> {
@@ -200,7 +198,8 @@ struct Search<'t, T> {
     limit: usize,
     /// What the traces say.
     said: HashMap<Key, Standing>,
-    /// The same with the values that count.
+    /// The same without the values that do not count, where that leaves one or none: of several it is enough to know
+    /// two.
     known: HashMap<Key, Standing>,
     /// Whether values count.
     taken: HashMap<Key, bool>,
@@ -214,17 +213,38 @@ struct Assembled {
     neighbours: Vec<Key>,
 }
 
-/// Traces that follow each other.
-struct Component {
-    keys: BTreeSet<Key>,
-    /// The only value among them; none if they follow a batch, which belongs to nobody alone, or are contested.
-    only_value: Option<Key>,
-}
+/// Traces that follow each other, each with its home.
+type Component = BTreeMap<Key, Key>;
 
 impl<'t, T: Traces> Search<'t, T> {
     fn new(traces: &'t T, limit: usize) -> Self {
         let (said, known, taken) = Default::default();
         Search { traces, limit, said, known, taken, is_cut: false }
+    }
+
+    fn group(&mut self, start: &Key) -> Group {
+        self.is_cut = false;
+        let component = self.component(start);
+        let key = component.get(start).unwrap_or(start).clone();
+        let Assembled { members, parts, neighbours } = self.assemble(&key, component);
+        let tails = self.tails(&members);
+        let claims: Vec<Arc<Claim>> = members.iter().filter_map(|member| self.claim(member)).collect();
+        let all_links = claims.iter().flat_map(|claim| &claim.links);
+        let awaits_link = all_links.into_iter().any(|link| self.standing(link) == Standing::Unknown);
+        let has_nothing_else = claims.iter().filter(|claim| claim.values.is_empty());
+        let missed_link = has_nothing_else.flat_map(|claim| &claim.links).any(|link| self.is_missed(link));
+        let named = matches!(key, Key::Named { .. });
+        Group {
+            awaits_link,
+            missed_link,
+            neighbours,
+            is_late: named && self.standing(&key) == Standing::Closed,
+            is_cut: self.is_cut,
+            key,
+            members: members.into_iter().collect(),
+            parts,
+            tails,
+        }
     }
 
     fn said(&mut self, key: &Key) -> &Standing {
@@ -236,8 +256,15 @@ impl<'t, T: Traces> Search<'t, T> {
             return known.clone();
         }
         let mut standing = self.said(key).clone();
-        if let Standing::Open(claim) = &mut standing {
-            claim.values.retain(|value| self.is_taken(value));
+        // Those of a trace that a flow takes count without asking further.
+        if let Standing::Open(claim) = &mut standing
+            && claim.matched.is_none()
+        {
+            let taken: Vec<Key> =
+                claim.values.iter().filter(|value| self.is_taken(value)).take(2).cloned().collect();
+            if taken.len() < claim.values.len().min(2) {
+                Arc::make_mut(claim).values = taken;
+            }
         }
         self.known.insert(key.clone(), standing.clone());
         standing
@@ -296,7 +323,7 @@ impl<'t, T: Traces> Search<'t, T> {
         is_matched
     }
 
-    fn claim(&mut self, key: &Key) -> Option<Claim> {
+    fn claim(&mut self, key: &Key) -> Option<Arc<Claim>> {
         match self.standing(key) {
             Standing::Open(claim) => Some(claim),
             Standing::Closed | Standing::Unknown => None,
@@ -315,9 +342,10 @@ impl<'t, T: Traces> Search<'t, T> {
     /// The open trace that an open trace goes on with; none if that one is divided, for then it is not known with
     /// which part.
     fn followed(&mut self, key: &Key) -> Option<Key> {
-        let target = self.claim(key)?.follows()?.clone();
-        let claim = self.claim(&target)?;
-        (!claim.is_split()).then_some(target)
+        let claim = self.claim(key)?;
+        let target = claim.follows()?;
+        let is_split = self.claim(target)?.is_split();
+        (!is_split).then(|| target.clone())
     }
 
     fn followers(&mut self, key: &Key) -> Vec<Key> {
@@ -342,38 +370,47 @@ impl<'t, T: Traces> Search<'t, T> {
             waiting.extend(self.followers(&key));
             is_nobodys |= claim.is_batch() || claim.is_contested;
             if !claim.is_split() {
-                values.extend(claim.values);
+                values.extend(claim.values.iter().cloned());
             }
             keys.insert(key);
         }
+        // None if they follow a batch, which belongs to nobody alone, or are contested.
         let only_value = if values.len() == 1 && !is_nobodys { values.pop_first() } else { None };
-        Component { keys, only_value }
+        self.homes(keys, only_value.as_ref())
     }
 
-    /// What the instance of a trace is found by: its own value; or the only value among the traces that it is
+    /// What the instance of each of `keys` is found by: its own value; or the only value among the traces that it is
     /// connected with; or the first value along the links back; or the trace where they begin.
-    fn home(&mut self, key: &Key, component: &Component) -> Key {
-        let Some(claim) = self.claim(key) else { return key.clone() };
-        match claim.values.as_slice() {
-            [] => {}
-            [value] => return value.clone(),
-            _ => return key.clone(),
+    fn homes(&mut self, keys: BTreeSet<Key>, only_value: Option<&Key>) -> Component {
+        let mut homes = Component::new();
+        for start in &keys {
+            let mut way = Vec::new();
+            let mut on_the_way = HashMap::new();
+            let mut at = start.clone();
+            let home = loop {
+                if let Some(known) = homes.get(&at) {
+                    break known.clone();
+                }
+                if let Some(place) = on_the_way.insert(at.clone(), way.len()) {
+                    // A circle begins nowhere; any of it will do, as long as all agree.
+                    break way[place..].iter().min().cloned().unwrap_or(at);
+                }
+                way.push(at.clone());
+                let claim = self.claim(&at).unwrap_or_default();
+                match (claim.values.as_slice(), only_value) {
+                    ([value], _) | ([], Some(value)) => break value.clone(),
+                    ([_, _, ..], _) => break at,
+                    ([], None) => {}
+                }
+                // Beyond the limit nobody looks, so that it begins there.
+                match self.followed(&at).filter(|next| keys.contains(next)) {
+                    Some(next) => at = next,
+                    None => break at,
+                }
+            };
+            homes.extend(way.into_iter().map(|passed| (passed, home.clone())));
         }
-        if let Some(only) = &component.only_value {
-            return only.clone();
-        }
-        let mut way = vec![key.clone()];
-        while let Some(next) = self.followed(&way[way.len() - 1]) {
-            if let Some(value) = self.claim(&next).and_then(|claim| claim.values.first().cloned()) {
-                return value;
-            }
-            if let Some(place) = way.iter().position(|seen| *seen == next) {
-                // A circle begins nowhere; any of it will do, as long as all agree.
-                return way[place..].iter().min().cloned().unwrap_or(next);
-            }
-            way.push(next);
-        }
-        way.pop().unwrap_or_else(|| key.clone())
+        homes
     }
 
     /// All open traces whose home is `home`, and those that are divided and have a share in it.
@@ -382,9 +419,9 @@ impl<'t, T: Traces> Search<'t, T> {
         let mut members = BTreeSet::new();
         let mut neighbours = Vec::new();
         let mut components = vec![component];
-        if matches!(home, Key::Named { .. }) {
+        if matches!(home, Key::Named { .. }) && self.is_taken(home) {
             members.extend(self.claim(home).is_some().then(|| home.clone()));
-            let mut seen: BTreeSet<Key> = components[0].keys.clone();
+            let mut seen: BTreeSet<Key> = components[0].keys().cloned().collect();
             for claimant in self.traces.claimants(home) {
                 // Some only carry the value, and go by another one.
                 let Some(claim) = self.claim(&claimant).filter(|claim| claim.values.contains(home)) else {
@@ -393,21 +430,23 @@ impl<'t, T: Traces> Search<'t, T> {
                 if claim.is_split() {
                     parts.push(claimant);
                 } else if !seen.contains(&claimant) {
+                    if seen.len() >= self.limit.saturating_mul(BREADTH) {
+                        self.is_cut = true;
+                        continue;
+                    }
                     let component = self.component(&claimant);
-                    seen.extend(component.keys.iter().cloned());
+                    seen.extend(component.keys().cloned());
                     components.push(component);
                 }
             }
         }
-        for component in components {
-            for key in &component.keys {
-                if self.home(key, &component) != *home {
-                    neighbours.push(key.clone());
-                } else if !members.contains(key) {
-                    let has_room = members.len() < self.limit;
-                    self.is_cut |= !has_room;
-                    members.extend(has_room.then(|| key.clone()));
-                }
+        for (key, home_of_key) in components.into_iter().flatten() {
+            if home_of_key != *home {
+                neighbours.push(key);
+            } else if members.len() < self.limit {
+                members.insert(key);
+            } else {
+                self.is_cut |= !members.contains(&key);
             }
         }
         parts.sort();
@@ -435,52 +474,16 @@ impl<'t, T: Traces> Search<'t, T> {
             }
             edge.clear();
             for head in heads {
-                let component = self.component(&head);
-                for key in &component.keys {
-                    if self.home(key, &component) == head && !tails.contains(key) {
+                for (key, home) in self.component(&head) {
+                    if home == head && !tails.contains(&key) {
                         let has_room = members.len() + tails.len() < self.limit;
                         self.is_cut |= !has_room;
                         edge.extend(has_room.then(|| key.clone()));
-                        tails.extend(has_room.then(|| key.clone()));
+                        tails.extend(has_room.then_some(key));
                     }
                 }
             }
         }
         tails.into_iter().collect()
     }
-}
-
-/// Which value each span of a divided trace belongs to: its own, or that of its nearest ancestor that has one.
-/// `spans` are (span, parent), `values` (span, value's key). A span that is not in the result belongs to none.
-pub fn divide(spans: &[(SpanId, SpanId)], values: &[(SpanId, Key)]) -> HashMap<SpanId, Key> {
-    let own: BTreeMap<SpanId, &Key> = {
-        let mut sorted: Vec<_> = values.iter().collect();
-        sorted.sort();
-        // Of several reports of one span with different values the least counts, whichever came first.
-        sorted.into_iter().rev().map(|(span, value)| (*span, value)).collect()
-    };
-    // Of spans that share an id the least parent counts, whichever came first.
-    let mut by_content = spans.to_vec();
-    by_content.sort_unstable_by(|a, b| b.cmp(a));
-    let parents: HashMap<SpanId, SpanId> = by_content.into_iter().collect();
-    let mut divided: HashMap<SpanId, Option<&Key>> = HashMap::new();
-    for &(span, _) in spans {
-        let mut way = Vec::new();
-        let mut at = Some(span);
-        let value = loop {
-            let Some(current) = at else { break None };
-            if let Some(known) = divided.get(&current) {
-                break *known;
-            }
-            // Known from here on, so that a circle ends.
-            divided.insert(current, own.get(&current).copied());
-            if own.contains_key(&current) {
-                break own.get(&current).copied();
-            }
-            way.push(current);
-            at = parents.get(&current).copied().filter(|parent| parents.contains_key(parent));
-        };
-        divided.extend(way.into_iter().map(|passed| (passed, value)));
-    }
-    divided.into_iter().filter_map(|(span, value)| Some((span, value?.clone()))).collect()
 }

@@ -6,6 +6,7 @@
 pub mod catalog;
 pub mod completion;
 pub mod critical_path;
+mod division;
 pub mod event;
 pub mod flow;
 pub mod gathering;

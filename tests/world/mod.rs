@@ -53,6 +53,7 @@ pub struct Caps {
     pub events_per_instance: usize,
     pub tombstones: usize,
     pub traces_per_instance: usize,
+    pub links_per_trace: usize,
 }
 
 pub const NO_CAPS: Caps = Caps {
@@ -60,6 +61,7 @@ pub const NO_CAPS: Caps = Caps {
     events_per_instance: 10_000,
     tombstones: 1_000_000,
     traces_per_instance: 100,
+    links_per_trace: 100,
 };
 
 impl World {
@@ -83,7 +85,7 @@ impl World {
                 tombstones: caps.tombstones,
                 remembered: 100_000,
                 traces_per_instance: caps.traces_per_instance,
-                links_per_trace: 100,
+                links_per_trace: caps.links_per_trace,
             }),
             uptime: UPTIME,
             now: Duration::ZERO,
