@@ -324,6 +324,10 @@ impl Config {
         if self.limits.events_per_instance > usize::from(u16::MAX) {
             return Err(format!("limits.events_per_instance: must be at most {}", u16::MAX));
         }
+        // Two numbers of traces stand for others.
+        if self.limits.traces_per_instance > usize::from(u16::MAX - 1) {
+            return Err(format!("limits.traces_per_instance: must be at most {}", u16::MAX - 1));
+        }
         crate::mapping::flows::check_buckets(self.defaults.buckets.bounds())
             .map_err(|message| format!("defaults.buckets: {message}"))
     }

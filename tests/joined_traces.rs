@@ -862,6 +862,55 @@ fn which_parent_a_shared_span_id_goes_by_does_not_depend_on_arrival() {
     assert_eq!(story(spans.to_vec()), story(reversed));
 }
 
+/// What happened in a tail happened once; that it makes the latency of each head uncertain is told by each.
+#[test]
+fn clocks_that_disagree_in_a_tail_are_observed_once() {
+    let mut world = World::with("");
+    for trace in [1, 2] {
+        world.at(1.0).receive(&placed(trace, 0.0));
+    }
+    world.at(3.0).receive(&[
+        span("billing", 1, 1.0, 2.0).consumer().of_trace(9).linked_to(1, 2).linked_to(2, 2),
+        span("billing", 2, 1.1, 1.9).client().under(1).of_trace(9),
+        span("ledger", 3, 1.7, 2.3).server().under(2).of_trace(9),
+    ]);
+    world.at(700.0);
+    let skews = || world.closed.iter().flat_map(|(_, closed)| &closed.skews);
+    assert_eq!(skews().filter(|skew| !skew.is_shared).count(), 1, "one call does not lie within its caller");
+    assert_eq!(skews().filter(|skew| skew.is_shared).count(), 2, "which makes two latencies uncertain");
+}
+
+#[test]
+fn spans_that_end_before_they_start_are_counted_when_a_trace_is_divided() {
+    let mut world = World::with(ORDERS);
+    world.at(10.0).receive(&[
+        span("shipping", 2, 6.0, 4.0).consumer().of_trace(9).saying("order.id", "17"),
+        span("shipping", 4, 6.0, 9.0).consumer().of_trace(9).saying("order.id", "18"),
+        span("gateway", 5, 3.0, 9.0).server().of_trace(8).saying("order.id", "17"),
+    ]);
+    world.at(700.0);
+    let skewed: u64 = world.closed.iter().map(|(_, closed)| closed.notes.skewed).sum();
+    assert_eq!((skewed, world.divided_skewed), (0, 1), "latency_aggregator_skewed_spans_total");
+}
+
+/// At the cap on a group's size a trace may be left out of the very group that is looked at for its sake; when that
+/// ends, the trace is looked at again. Which one is looked at last is chance, so it is tried a few times.
+#[test]
+fn a_trace_that_finds_no_room_in_its_own_group_ends_all_the_same() {
+    for _ in 0..40 {
+        let mut world = World::new(ORDERS, &[], Caps { traces_per_instance: 3, ..NO_CAPS });
+        let placed = json!({"id": "17", "name": "orders", "stage": "placed", "created_at": at(0.5)});
+        world.at(1.0).push(&[placed]);
+        world.receive(&[
+            span("gateway", 1, 0.0, 1.0).server().of_trace(3),
+            span("worker", 1, 0.0, 1.0).consumer().of_trace(2).linked_to(3, 1),
+            span("shipping", 1, 0.0, 1.0).consumer().of_trace(1).linked_to(2, 1).saying("order.id", "17"),
+        ]);
+        world.wait(3000);
+        assert_eq!(world.aggregator.population().open, 0, "open for ever");
+    }
+}
+
 /// The stage of a flow is not its clock.
 #[test]
 fn what_runs_in_a_served_call_is_moved_with_it_whatever_stage_it_belongs_to() {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets None has failed")]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -111,6 +112,63 @@ proptest! {
             for tail in &group.tails {
                 prop_assert!(!group.members.contains(tail));
             }
+        }
+    }
+}
+
+/// Counts the questions.
+struct Counting {
+    traces: Fake,
+    /// Who names whom, so that asking costs the test nothing.
+    claimants: BTreeMap<Key, Vec<Key>>,
+    questions: Cell<usize>,
+}
+
+impl Traces for Counting {
+    fn standing(&self, key: &Key) -> Standing {
+        self.questions.set(self.questions.get() + 1);
+        self.traces.standing(key)
+    }
+    fn claimants(&self, key: &Key) -> Vec<Key> {
+        self.questions.set(self.questions.get() + 1);
+        self.claimants.get(key).cloned().unwrap_or_default()
+    }
+}
+
+/// Traces 0 to `count`, with the claims that `claim` gives them.
+fn counting(count: u32, claim: impl Fn(u32) -> Claim) -> Counting {
+    let key = |n: u32| Key::Trace(TraceId(u128::from(n).to_be_bytes()));
+    let mut claimants: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
+    let mut traces = BTreeMap::new();
+    for n in 0..count {
+        let claim = claim(n);
+        for target in claim.targets() {
+            claimants.entry(target.clone()).or_default().push(key(n));
+        }
+        traces.insert(key(n), Standing::Open(Arc::new(claim)));
+    }
+    Counting { traces: Fake(traces), claimants, questions: Cell::new(0) }
+}
+
+#[test]
+fn finding_a_group_asks_about_no_more_traces_than_a_group_may_have() {
+    let key = |n: u32| Key::Trace(TraceId(u128::from(n).to_be_bytes()));
+    let linked = |to: Option<u32>| Claim { links: to.map(key).into_iter().collect(), ..Claim::default() };
+    // A chain of 20,000; a trace that 90 others go on from, and so does each of these; a value of 90 traces, each with
+    // a crowd of its own.
+    let chain = counting(20_000, |n| linked(n.checked_sub(1)));
+    let crowd = counting(8_000, |n| linked((n > 0).then_some(n / 90)));
+    let values = counting(8_000, |n| match n {
+        0..90 => Claim { values: vec![value(1)], matched: Some(FlowId(0)), ..Claim::default() },
+        _ => linked(Some(n % 90)),
+    });
+    for (what, traces) in [("chain", chain), ("crowd", crowd), ("values", values)] {
+        for start in [0, 50, 7_000] {
+            traces.questions.set(0);
+            let group = group_of(&key(start), &traces, LIMIT);
+            assert!(group.is_cut && group.members.len() <= LIMIT, "{what}");
+            // Each is asked what it claims and who claims it; and so are those around them.
+            assert!(traces.questions.get() < 200 * LIMIT, "{what}: {} questions", traces.questions.get());
         }
     }
 }

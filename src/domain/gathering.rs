@@ -16,7 +16,7 @@ use super::joining::Group;
 use super::outline::{Handover, Outline, Progress};
 use super::result::{Finished, Forecast, Reason};
 pub use super::stub::EndingAs;
-use super::stub::{Ending, Stub};
+use super::stub::{Ending, Own, Stub};
 use super::summary::{Counts, Extent};
 use super::time::Arrival;
 
@@ -196,8 +196,8 @@ impl Gathering {
         for (member, folded) in self.stubs {
             stub.absorb(&flow, member, folded);
         }
-        if let Some((own, counts)) = own {
-            stub.observe_only(own.summary.stages, counts);
+        if let Some(own) = own {
+            stub.observe_only(own);
         }
         let ending = Ending {
             reason: end.reason,
@@ -214,7 +214,7 @@ impl Gathering {
 
     /// What is to be observed and counted with this instance, if that is not all of it: stages of tails are observed
     /// once, with the tail, and events are counted once, where their trace ends.
-    fn own(&self, handovers: &[Handover]) -> Option<(Stub, Counts)> {
+    fn own(&self, handovers: &[Handover]) -> Option<Own> {
         if self.roles.iter().all(|role| *role == Role::Whole) {
             return None;
         }
@@ -233,7 +233,9 @@ impl Gathering {
             own.absorb(&self.flow, *member, stub);
         }
         own.settle(&self.flow);
-        Some((own, counts))
+        let tails = (0..).zip(&self.roles).filter(|(_, role)| **role == Role::Tail);
+        let tails = tails.map(|(member, _)| member).collect();
+        Some(Own { stages: own.summary.stages, counts, tails })
     }
 }
 
@@ -258,9 +260,9 @@ pub fn end_divided(instance: &Instance) -> (Finished, Vec<(Key, Event)>) {
     let flow_id = joints.observed_flow.unwrap_or(FlowId(u32::MAX));
     let Some((events, division)) = instance.divided() else {
         let total = instance.events();
-        return (Finished::Divided { events: total, unmatched: 0, ignored: 0 }, Vec::new());
+        return (Finished::Divided { events: total, unmatched: 0, ignored: 0, skewed: 0 }, Vec::new());
     };
-    let (mut observed, mut unmatched, mut ignored) = (0, 0, 0);
+    let (mut observed, mut unmatched, mut ignored, mut skewed) = (0, 0, 0, 0);
     let mut late = Vec::new();
     for event in events.iter().filter(|event| !event.flags.has(Flags::COPY)) {
         let home = division.home(event.span);
@@ -270,9 +272,10 @@ pub fn end_divided(instance: &Instance) -> (Finished, Vec<(Key, Event)>) {
             late.push((home.clone(), event.clone()));
         } else if home.is_some() && event.facts.view(flow_id).is_some() {
             observed += 1;
+            skewed += u64::from(event.flags.has(Flags::SKEWED));
         } else {
             unmatched += 1;
         }
     }
-    (Finished::Divided { events: observed, unmatched, ignored }, late)
+    (Finished::Divided { events: observed, unmatched, ignored, skewed }, late)
 }

@@ -568,6 +568,14 @@ impl Instance {
         joints.changed();
     }
 
+    /// How many joints it keeps, how many are said to be distinct, and how many are.
+    #[cfg(test)]
+    pub fn joints_kept(&self) -> (usize, usize, usize) {
+        let Some(joints) = &self.joints else { return (0, 0, 0) };
+        let distinct: BTreeSet<&Joint> = joints.all.iter().map(|(joint, _)| joint).collect();
+        (joints.all.len(), joints.distinct, distinct.len())
+    }
+
     /// Whether it says anything about other instances.
     pub fn has_joints(&self) -> bool {
         self.joints.is_some()

@@ -79,8 +79,8 @@ impl Handover {
 pub struct NamedPath {
     /// From the end to the start; the events are places in the outline.
     pub steps: Vec<PathStep>,
-    /// Where clocks disagree.
-    pub skews: Vec<Skew>,
+    /// Where clocks disagree, each in which trace.
+    pub skews: Vec<(u16, Skew)>,
     /// Parents that led in a circle.
     pub cycles: u64,
 }
@@ -337,19 +337,10 @@ impl Outline {
     /// The critical path of a latency. The events must be in an order that depends on their content only.
     pub fn critical_path(&self, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
         let family = self.family();
-        let places: Vec<usize> = (0..self.nodes.len()).filter(|&place| self.nodes[place].counts).collect();
+        let places = self.counting();
         let place_of = |node: usize| places.binary_search(&node).ok();
         let stage = |place: usize| &self.stages[usize::from(self.nodes[places[place]].stage)];
-        let mut clocked: Vec<Clocked> = places
-            .iter()
-            .map(|&place| {
-                let node = &self.nodes[place];
-                let parent = family.cause(&self.nodes, place).filter(|&parent| self.nodes[parent].counts);
-                let start = self.work_start(&family, place).min(node.end);
-                let edge = parent.map_or(Edge::Other, |parent| edge(&self.nodes[parent], node));
-                Clocked { start, end: node.end, parent: parent.and_then(place_of), edge }
-            })
-            .collect();
+        let mut clocked = self.clocked(&family, &places);
         let ends_flow = |place: &usize| {
             let in_end_stage = flow.ends.iter().any(|end| end.boundary.stage.as_ref() == Some(stage(*place)));
             (in_end_stage, clocked[*place].end == to, *place)
@@ -358,17 +349,7 @@ impl Outline {
             || family.root(&self.nodes).and_then(place_of).filter(|_| flow.measure == Measure::Root);
         let at_the_end = |place: &usize| clocked[*place].end == to || clocked[*place].start == to;
         let last = by_root().or_else(|| (0..clocked.len()).filter(at_the_end).max_by_key(ends_flow));
-        let misplaced = align(&mut clocked, flow.max_clock_skew);
-        let skew = |misplaced: &Misplaced| {
-            let from = clocked[misplaced.span].parent.unwrap_or(misplaced.span);
-            Skew {
-                from: Arc::clone(stage(from)),
-                to: Arc::clone(stage(misplaced.span)),
-                nanoseconds: misplaced.nanoseconds,
-                corrected: misplaced.moved,
-            }
-        };
-        let skews = misplaced.iter().map(skew).collect();
+        let skews = self.align(flow, &places, &mut clocked);
         let timed: Vec<Timed> = clocked
             .iter()
             .map(|span| Timed { start: span.start, end: span.end, parent: span.parent })
@@ -379,6 +360,43 @@ impl Outline {
         };
         let steps = named(&path.steps, |place| (stage(place), Some(places[place])));
         NamedPath { steps, skews, cycles: path.cycles }
+    }
+
+    /// Where clocks disagree, each in which trace.
+    pub fn skews(&self, flow: &Flow) -> Vec<(u16, Skew)> {
+        let places = self.counting();
+        self.align(flow, &places, &mut self.clocked(&self.family(), &places))
+    }
+
+    /// The places of what is an event of the flow.
+    fn counting(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&place| self.nodes[place].counts).collect()
+    }
+
+    /// The events at `places` as far as clocks are concerned.
+    fn clocked(&self, family: &Family, places: &[usize]) -> Vec<Clocked> {
+        let clocked = |&place: &usize| {
+            let node = &self.nodes[place];
+            let parent = family.cause(&self.nodes, place).filter(|&parent| self.nodes[parent].counts);
+            let start = self.work_start(family, place).min(node.end);
+            let edge = parent.map_or(Edge::Other, |parent| edge(&self.nodes[parent], node));
+            let parent = parent.and_then(|parent| places.binary_search(&parent).ok());
+            Clocked { start, end: node.end, parent, edge }
+        };
+        places.iter().map(clocked).collect()
+    }
+
+    /// Moves what lies outside of the call that it served; returns what that was.
+    fn align(&self, flow: &Flow, places: &[usize], clocked: &mut [Clocked]) -> Vec<(u16, Skew)> {
+        let misplaced = align(clocked, flow.max_clock_skew);
+        let skew = |misplaced: &Misplaced| {
+            let from = clocked[misplaced.span].parent.unwrap_or(misplaced.span);
+            let [from, to] = [from, misplaced.span].map(|place| &self.nodes[places[place]]);
+            let stage = |node: &Node| Arc::clone(&self.stages[usize::from(node.stage)]);
+            let (nanoseconds, corrected) = (misplaced.nanoseconds, misplaced.moved);
+            (to.member, Skew { from: stage(from), to: stage(to), nanoseconds, corrected, is_shared: false })
+        };
+        misplaced.iter().map(skew).collect()
     }
 
     /// The longest way between each two stages: over queues, and from push to push.

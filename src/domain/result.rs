@@ -190,6 +190,8 @@ pub struct Skew {
     pub nanoseconds: u64,
     /// Whether that is within `max_clock_skew`, so that the critical path has been corrected.
     pub corrected: bool,
+    /// Whether it is in a tail that several instances share, and so is counted where that ends.
+    pub is_shared: bool,
 }
 
 /// What one stage of a closed instance measured.
@@ -334,5 +336,7 @@ pub enum Finished {
         unmatched: u64,
         /// Spans that an `ignore` condition dropped.
         ignored: u64,
+        /// Spans that ended before they started.
+        skewed: u64,
     },
 }

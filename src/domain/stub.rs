@@ -14,7 +14,7 @@ use super::flow::{Flow, Keys, Measure, OnIncomplete, Origin};
 use super::ids::{Key, SpanId};
 use super::instance::{Recorded, Rules};
 use super::outline::{Handover, NamedPath, Outline, Progress};
-use super::result::{Closed, Detail, Finished, Latency, Notes, Outcome, PathShare, Reason, StageTime};
+use super::result::{Closed, Detail, Finished, Latency, Notes, Outcome, PathShare, Reason, Skew, StageTime};
 use super::summary::{Counts, Extent, StageSummary, Summary, shares, unknown};
 use super::time::{Arrival, EventTime, nanoseconds};
 
@@ -30,8 +30,17 @@ pub(super) struct Stub {
     /// Whether every event is in the outline, in an order that depends on content only.
     exact: bool,
     pub(super) coarsened: u64,
-    /// The stages to be observed and the events to be counted, where others observe and count the rest.
-    own: Option<Box<(Vec<StageSummary>, Counts)>>,
+    /// What is to be observed and counted, where others observe and count the rest.
+    own: Option<Box<Own>>,
+}
+
+/// What an instance observes and counts itself, where it shares traces with others.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    pub(super) stages: Vec<StageSummary>,
+    pub(super) counts: Counts,
+    /// The traces that are tails of others, too.
+    pub(super) tails: Vec<u16>,
 }
 
 /// What kind of an end an instance has.
@@ -182,9 +191,9 @@ impl Stub {
         }
     }
 
-    /// Leaves the observing of other stages, and the counting of other events, to others.
-    pub(super) fn observe_only(&mut self, stages: Vec<StageSummary>, counts: Counts) {
-        self.own = Some(Box::new((stages, counts)));
+    /// Leaves it to others to observe and count everything else.
+    pub(super) fn observe_only(&mut self, own: Own) {
+        self.own = Some(Box::new(own));
     }
 
     /// Its result, and what its latency covered in event time.
@@ -220,7 +229,7 @@ impl Stub {
 
     /// The events that are counted with it.
     fn counts(&self) -> Counts {
-        self.own.as_ref().map_or(self.summary.counts, |own| own.1)
+        self.own.as_ref().map_or(self.summary.counts, |own| own.counts)
     }
 
     /// Where the latency starts and ends in event time; `None` while one of the two is unknown.
@@ -265,6 +274,7 @@ impl Stub {
             _ => observed_from.map_or_else(Vec::new, |start| self.stage_times(Some(start))),
         };
         let (NamedPath { steps, skews, cycles }, path) = self.path(&flow, latency, bounds);
+        let skews = self.told_apart(if outcome == Outcome::Shared { self.skews(&flow) } else { skews });
         let transitions = if observed_from.is_some() { self.outline.transitions() } else { Vec::new() };
         let missing = |(bit, _): &(usize, &Arc<str>)| progress.expected & (1 << bit) == 0;
         let missing_stages = match outcome {
@@ -310,6 +320,18 @@ impl Stub {
         }
     }
 
+    /// Where clocks disagree in what has no path of its own.
+    fn skews(&self, flow: &Flow) -> Vec<(u16, Skew)> {
+        if self.exact { self.outline.skews(flow) } else { Vec::new() }
+    }
+
+    /// Says which of them are in a tail that others share.
+    fn told_apart(&self, skews: Vec<(u16, Skew)>) -> Vec<Skew> {
+        let tails = self.own.as_ref().map_or(&[][..], |own| &own.tails);
+        let skew = |(member, skew)| Skew { is_shared: tails.contains(&member), ..skew };
+        skews.into_iter().map(skew).collect()
+    }
+
     /// Which stage took how much of the latency: the path, and what each stage's share of it is.
     fn path(&self, flow: &Flow, latency: Latency, bounds: Extent) -> (NamedPath, Vec<PathShare>) {
         match (latency, bounds) {
@@ -338,7 +360,7 @@ impl Stub {
     fn stage_times(&self, start: Option<EventTime>) -> Vec<StageTime> {
         let observed = |stage: &StageSummary| match &self.own {
             None => Some(stage.clone()),
-            Some(own) => own.0.iter().find(|own| own.name == stage.name).cloned(),
+            Some(own) => own.stages.iter().find(|own| own.name == stage.name).cloned(),
         };
         let time = |stage: &StageSummary| StageTime {
             name: Arc::clone(&stage.name),

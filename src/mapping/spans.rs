@@ -210,9 +210,10 @@ impl<'r> SpanMapper<'r> {
         // Within its own trace a span is told by its parent.
         self.links.retain(|link| !matches!(link, Joint::Link { trace: to, .. } if *to == trace));
         for &flow in &self.also {
-            let values =
+            let (values, overlong) =
                 keys_of(self.rules, |key| key.flow == flow, [&self.span, &self.scope, &self.resource]);
-            let joints = self.links.iter().cloned().chain(values.0).collect();
+            self.mapped.overlong_keys += overlong;
+            let joints = self.links.iter().cloned().chain(values).collect();
             let copy = Event { flags: event.flags.with(Flags::COPY), ..event.clone() };
             self.mapped.events.push(Incoming { key: Key::Also { flow, trace }, event: copy, joints });
         }

@@ -430,7 +430,7 @@ impl Recorded {
             let histogram = self.transition.get((), &pair_labels(from, to), birth, || Histogram::new(layout));
             histogram.observe(Latency::Finite(*nanoseconds), weight);
         }
-        for Skew { from, to, nanoseconds, .. } in &closed.skews {
+        for Skew { from, to, nanoseconds, .. } in closed.skews.iter().filter(|skew| !skew.is_shared) {
             let histogram = self.skew.get((), &pair_labels(from, to), birth, || Histogram::new(layout));
             histogram.observe(Latency::Finite(*nanoseconds), weight);
         }

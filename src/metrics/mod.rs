@@ -134,6 +134,8 @@ pub struct Received {
     pub sampled: u64,
     /// Label and stage values that were cut.
     pub truncated: u64,
+    /// Values of business keys that were too long to find anything by.
+    pub overlong_keys: u64,
     /// Warnings in the reply, by kind.
     pub warnings: Vec<(&'static str, u64)>,
 }
@@ -187,6 +189,7 @@ impl Metrics {
             });
         }
         self.own.requests.values_truncated.inc_by(received.truncated);
+        self.own.requests.overlong_keys.inc_by(received.overlong_keys);
     }
 
     /// Counts an answered request.
@@ -253,10 +256,11 @@ impl Metrics {
                     own.events.unmatched.inc_by(*events);
                     own.events.ignored.inc_by(*ignored);
                 }
-                Finished::Divided { events, unmatched, ignored } => {
+                Finished::Divided { events, unmatched, ignored, skewed } => {
                     own.events.closed.inc_by(*events);
                     own.events.unmatched.inc_by(*unmatched);
                     own.events.ignored.inc_by(*ignored);
+                    own.events.skewed.inc_by(*skewed);
                 }
             }
         }

@@ -77,6 +77,7 @@ pub(super) struct RequestMetrics {
     pub(super) push_warnings: IntCounterVec,
     pub(super) flows_refused: IntCounter,
     pub(super) values_truncated: IntCounter,
+    pub(super) overlong_keys: IntCounter,
     pub(super) series_overflow: IntCounterVec,
     pub(super) series_wanted: IntGaugeVec,
     pub(super) series_expired: IntCounter,
@@ -260,6 +261,10 @@ impl RequestMetrics {
             values_truncated: make.counter(
                 "label_values_truncated_total",
                 "Label and stage values cut to the longest allowed, each distinct combination once.",
+            ),
+            overlong_keys: make.counter(
+                "overlong_key_values_total",
+                "Values of business keys longer than 256 bytes: their spans were taken without them.",
             ),
             series_overflow: make.counters(
                 "series_overflow_total",

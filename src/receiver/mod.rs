@@ -168,6 +168,7 @@ fn accept_traces_now(
         events: mapped.received,
         rejected: mapped.rejected.iter().map(|(reason, count)| (reason.as_str(), *count)).collect(),
         sampled: mapped.sampled,
+        overlong_keys: mapped.overlong_keys,
         truncated: pipeline.rules.take_truncated(),
         warnings: Vec::new(),
     };

@@ -189,6 +189,7 @@ impl Gathered {
             events: self.events.len() as u64 + self.refused,
             rejected,
             sampled: 0,
+            overlong_keys: 0,
             truncated: self.truncated,
             warnings: self.warnings.into_iter().collect(),
         };

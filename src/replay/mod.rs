@@ -68,6 +68,7 @@ impl Recording {
             let mapped = mapper.finish();
             self.received.events += mapped.received;
             self.received.sampled += mapped.sampled;
+            self.received.overlong_keys += mapped.overlong_keys;
             self.received.rejected.extend(mapped.rejected.iter().map(|(why, count)| (why.as_str(), *count)));
             self.events.extend(mapped.events);
             progress(&file);

@@ -42,6 +42,8 @@ pub struct World {
     pub unmatched: Vec<(u64, u64)>,
     /// Spans of divided traces: those of instances, and those of none.
     pub divided: (u64, u64),
+    /// Of these, spans that ended before they started.
+    pub divided_skewed: u64,
     pub received: u64,
     /// All effects so far, without what finished.
     pub total: Effects,
@@ -92,6 +94,7 @@ impl World {
             closed: Vec::new(),
             unmatched: Vec::new(),
             divided: (0, 0),
+            divided_skewed: 0,
             received: 0,
             total: Effects::default(),
         }
@@ -183,7 +186,8 @@ impl World {
             match finished {
                 Finished::Closed(closed) => self.closed.push((self.now.as_secs_f64(), *closed)),
                 Finished::Unmatched { events, ignored } => self.unmatched.push((events, ignored)),
-                Finished::Divided { events, unmatched, ignored } => {
+                Finished::Divided { events, unmatched, ignored, skewed } => {
+                    self.divided_skewed += skewed;
                     self.divided.0 += events + ignored;
                     self.divided.1 += unmatched;
                 }
