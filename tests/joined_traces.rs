@@ -1017,6 +1017,20 @@ fn some_spans(is_causal: fn(u32, u32) -> bool) -> impl Strategy<Value = Vec<Span
     })
 }
 
+/// Two flows with a key each, one of which goes by nothing else.
+const BY_VALUES_ONLY: &str = r#"
+- name: orders
+  match: 'resource.attributes["service.name"] == "gateway"'
+  key: ['span.attributes["order.id"]', trace_id]
+  quiet_period: 100s
+  linger: 20s
+- name: bills
+  match: 'resource.attributes["service.name"] == "payment"'
+  key: ['span.attributes["order.id"]']
+  quiet_period: 100s
+  linger: 20s
+"#;
+
 /// Flows that fold nothing, for a folded instance has a coarser critical path: nothing is held for longer than this.
 const PATIENT: &str = r#"
 - name: orders
@@ -1039,10 +1053,11 @@ proptest! {
     fn any_order_and_batching_gives_the_same_instances(
         (spans, shuffled) in some_spans(|trace, to| to < trace).prop_flat_map(|spans| (Just(spans.clone()), Just(spans).prop_shuffle())),
         size in 1..5_usize,
+        flows in prop_oneof![Just(PATIENT), Just(BY_VALUES_ONLY)],
     ) {
-        let mut at_once = World::with(PATIENT);
+        let mut at_once = World::with(flows);
         at_once.at(1.0).receive(&spans).wait(3000);
-        let mut piecemeal = World::with(PATIENT);
+        let mut piecemeal = World::with(flows);
         for (place, batch) in shuffled.chunks(size).enumerate() {
             piecemeal.at(1.0 + place as f64 / 2.0).receive(batch).receive(batch);
         }

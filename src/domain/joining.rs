@@ -303,11 +303,13 @@ impl<'t, T: Traces> Search<'t, T> {
             if seen.len() >= self.limit || !seen.insert(key.clone()) {
                 continue;
             }
-            if key != *start && !claim.values.is_empty() {
-                if claim.values != [value.clone()] {
-                    return false;
-                }
-                continue;
+            match claim.values.as_slice() {
+                // Divided, it is followed by nobody and follows nobody.
+                [_, _, ..] if key == *start => return false,
+                [_, _, ..] => continue,
+                [other] if other != value => return false,
+                [_] if key != *start => continue,
+                _ => {}
             }
             if claim.is_batch() || claim.is_contested {
                 return false;
