@@ -15,19 +15,21 @@ use crate::config::{Config, ConfigError, Loaded};
 use crate::domain::catalog::{self, Catalog};
 use crate::domain::time::{Arrival, Now};
 use crate::listener::{self, BindError, Bound};
-use crate::mapping::flows::Compiled;
+use crate::mapping::flows::{Compiled, History};
 use crate::mapping::push::PushLimits;
 use crate::mapping::spans::{Rejection, TimeLimits};
 use crate::metrics::{Metrics, Settings};
-use crate::pipeline::{Pipeline, SWEEP_INTERVAL, wall};
+use crate::pipeline::{InForce, Pipeline, SWEEP_INTERVAL, wall};
 use crate::receiver::{native_http, otlp_grpc, otlp_http};
 use crate::recent::{self, Recent};
+use crate::reload::{ReloadSignal, Reloader, Source};
 use crate::web::{self, Status};
 
 /// A program that listens but serves nothing yet.
 #[derive(Debug)]
 pub struct App {
     pipeline: Arc<Pipeline>,
+    reloader: Reloader,
     status: Arc<Status>,
     config: Config,
     http: Bound,
@@ -39,9 +41,9 @@ pub struct App {
 /// How long answers that are under way at the very end may take; nothing is accepted any more by then.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// Builds the pipeline that a config describes.
-pub fn build_pipeline(loaded: &Loaded) -> Result<Pipeline, ConfigError> {
-    let Compiled { flows, rules } = loaded.compile()?;
+/// Builds the pipeline that a config describes, and begins the history of its flows.
+pub fn build_pipeline(loaded: &Loaded) -> Result<(Pipeline, History), ConfigError> {
+    let Compiled { flows, rules, history } = loaded.compile()?;
     let config = &loaded.config;
     let limits = catalog::Limits {
         pushed_flows: config.push.flows,
@@ -75,13 +77,16 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<Pipeline, ConfigError> {
     let rules = rules.with_value_bytes(config.limits.value_bytes);
     let recent =
         Recent::new(recent::Limits { instances: config.api.recent, events: config.api.recent_events });
-    Ok(Pipeline::new(catalog, rules, limits, aggregator, metrics, recent))
+    let in_force = InForce { catalog, rules };
+    Ok((Pipeline::new(in_force, limits, aggregator, metrics, recent), history))
 }
 
 impl App {
-    /// Builds everything and listens on every address, or does nothing at all.
-    pub async fn bind(loaded: Loaded) -> anyhow::Result<Self> {
-        let pipeline = Arc::new(build_pipeline(&loaded)?);
+    /// Builds everything and listens on every address, or does nothing at all. `source` is where the config came from.
+    pub async fn bind(loaded: Loaded, source: Source) -> anyhow::Result<Self> {
+        let (pipeline, history) = build_pipeline(&loaded)?;
+        let pipeline = Arc::new(pipeline);
+        let reloader = Reloader::new(Arc::clone(&pipeline), source, &loaded, history);
         let config = loaded.config;
         let listen = config.listen.clone();
         Ok(App {
@@ -91,6 +96,7 @@ impl App {
             otlp_http: bind_optional("listen.otlp_http", listen.otlp_http.as_deref()).await?,
             status: Arc::default(),
             pipeline,
+            reloader,
             config,
         })
     }
@@ -124,9 +130,14 @@ impl App {
     }
 
     /// Serves until `stop` resolves, then drains: finishes requests, closes what is open, and waits for a last
-    /// scrape. `hurry` resolving cuts the drain short.
-    pub async fn run(self, stop: impl Future<Output = ()>, hurry: impl Future<Output = ()>) {
-        let App { pipeline, status, config, http, metrics, otlp_grpc, otlp_http } = self;
+    /// scrape. `hurry` resolving cuts the drain short; `reload` makes it read its config again.
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+        reload: ReloadSignal,
+    ) {
+        let App { pipeline, reloader, status, config, http, metrics, otlp_grpc, otlp_http } = self;
         let grace = config.shutdown.grace;
         status.set_ready(true);
         let (stop_ingest, ingest_stopped) = watch::channel(false);
@@ -156,8 +167,10 @@ impl App {
         };
         serving.spawn(listener::serve(http, shared, web_stopped, LAST_ANSWERS));
         let sweep = tokio::spawn(sweep(Arc::clone(&pipeline)));
+        let reloads = tokio::spawn(reloader.run(reload, config.reload.interval));
 
         stop.await;
+        reloads.abort();
         info!("shutting down: finishing requests, then closing what is open");
         let drain = async {
             status.set_ready(false);

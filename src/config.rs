@@ -48,6 +48,8 @@ pub struct Config {
     pub api: Api,
     /// Bounds of what is kept.
     pub limits: Limits,
+    /// How a changed config is noticed.
+    pub reload: Reload,
     /// How the program ends.
     pub shutdown: Shutdown,
 }
@@ -67,6 +69,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             api: Api::default(),
             limits: Limits::default(),
+            reload: Reload::default(),
             shutdown: Shutdown::default(),
         }
     }
@@ -282,6 +285,21 @@ pub struct Shutdown {
 impl Default for Shutdown {
     fn default() -> Self {
         Shutdown { grace: Duration::from_secs(10), linger: Duration::from_secs(15), scrapes: 1 }
+    }
+}
+
+/// `reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reload {
+    /// How often the files of the config are read to see whether they have changed; 0: only on SIGHUP.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Reload { interval: Duration::from_secs(10) }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::domain::event::{Event, Flags, Kind};
+use crate::domain::event::{Event, Facts, Flags, Kind};
 use crate::domain::flow::{Flow, Keys, Origin};
 use crate::domain::ids::Key;
 use crate::domain::result::{Await, Closed, Forecast, Latency, PathStep};
@@ -331,9 +331,10 @@ fn matched_by(closed: &Closed) -> String {
     let by_value = matches!(closed.key, Key::Named { .. }) && flow.keys != Keys::Trace;
     let key = if by_value { ", found by the value of its business key" } else { "" };
     let events = || closed.detail.events.iter().map(|(_, event)| event);
-    let pushed = events().find(|event| event.facts.push.as_ref().is_some_and(|push| push.flow == flow.id));
-    let lens = flow.also.then_some(flow.id);
-    let matching = events().find(|event| event.facts.matched_through(lens) == Some(flow.id));
+    let pushed = events().find(|event| event.facts.push.as_ref().is_some_and(|push| push.home == flow.home));
+    let lens = flow.also.then_some(flow.home);
+    let matches = |facts: &Facts| facts.matched_through(lens, flow.id.generation) == Some(flow.id);
+    let matching = events().find(|event| matches(&event.facts));
     match (flow.origin, pushed, matching) {
         (Origin::Pushed, ..) => "pushes with its name".to_owned(),
         (_, Some(push), _) => format!("a push that names it, of stage {:?}{key}", &*push.facts.service),

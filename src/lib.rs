@@ -22,6 +22,8 @@ pub mod listener;
 
 pub mod config;
 
+pub mod reload;
+
 pub mod replay;
 
 pub mod app;

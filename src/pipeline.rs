@@ -25,10 +25,7 @@ use crate::recent::{Ended, Recent};
 #[derive(Debug)]
 pub struct Pipeline {
     origin: Instant,
-    /// All flows.
-    pub catalog: Catalog,
-    /// What is read of each span.
-    pub rules: SpanRules,
+    in_force: RwLock<Arc<InForce>>,
     /// What bounds spans and pushes.
     pub limits: PushLimits,
     aggregator: Aggregator,
@@ -36,6 +33,15 @@ pub struct Pipeline {
     recent: Recent,
     /// False once everything has been closed: what came after could not be observed any more.
     accepts: RwLock<bool>,
+}
+
+/// The rules by which events are mapped and instances are ended. Whoever maps an event by them hands them on with it.
+#[derive(Debug)]
+pub struct InForce {
+    /// All flows.
+    pub catalog: Catalog,
+    /// What is read of each span.
+    pub rules: SpanRules,
 }
 
 /// Everything has been closed; the sender should try another replica, or later.
@@ -56,8 +62,7 @@ const SWEEP_BATCH: usize = 1024;
 impl Pipeline {
     /// A pipeline with nothing in it, whose clock starts now.
     pub fn new(
-        catalog: Catalog,
-        rules: SpanRules,
+        in_force: InForce,
         limits: PushLimits,
         aggregator: Aggregator,
         metrics: Metrics,
@@ -65,8 +70,7 @@ impl Pipeline {
     ) -> Self {
         Pipeline {
             origin: Instant::now(),
-            catalog,
-            rules,
+            in_force: RwLock::new(Arc::new(in_force)),
             limits,
             aggregator,
             metrics,
@@ -80,10 +84,22 @@ impl Pipeline {
         Now { arrival: Arrival::since_origin(self.origin.elapsed()), wall: wall() }
     }
 
+    /// The rules in force.
+    pub fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From here on `next` is in force. What is under way goes on by the rules by which it was mapped.
+    pub fn put_in_force(&self, next: InForce, now: Now) {
+        self.metrics.take_over(&next.catalog, now);
+        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+    }
+
     /// Applies a decoded request as a whole, then closes what it ended. Returns how many events repeat earlier ones with
     /// other content.
     pub fn ingest(
         &self,
+        in_force: &InForce,
         transport: Transport,
         received: &Received,
         events: Vec<Incoming>,
@@ -94,16 +110,17 @@ impl Pipeline {
             return Err(ShuttingDown);
         }
         self.metrics.received(transport, received);
-        let effects = self.aggregator.ingest(events, now.arrival, &self.catalog);
-        self.metrics.record(&effects, now, &self.catalog);
+        let effects = self.aggregator.ingest(events, now.arrival, &in_force.catalog);
+        self.metrics.record(&effects, now, &in_force.catalog);
         self.recent.add(effects.finished, now.wall);
         Ok(effects.conflicts)
     }
 
     /// Closes what is due. Returns whether more is due.
     pub fn sweep(&self, now: Now) -> bool {
-        let (effects, more) = self.aggregator.sweep(now.arrival, SWEEP_BATCH, &self.catalog);
-        self.metrics.record(&effects, now, &self.catalog);
+        let in_force = self.in_force();
+        let (effects, more) = self.aggregator.sweep(now.arrival, SWEEP_BATCH, &in_force.catalog);
+        self.metrics.record(&effects, now, &in_force.catalog);
         self.recent.add(effects.finished, now.wall);
         self.metrics.expire(now);
         more
@@ -113,8 +130,9 @@ impl Pipeline {
     /// nothing is accepted any more. Returns how many instances were closed.
     pub fn close_all(&self, now: Now) -> usize {
         *self.accepts.write().unwrap_or_else(PoisonError::into_inner) = false;
-        let effects = self.aggregator.close_all(now.arrival, &self.catalog);
-        self.metrics.record(&effects, now, &self.catalog);
+        let in_force = self.in_force();
+        let effects = self.aggregator.close_all(now.arrival, &in_force.catalog);
+        self.metrics.record(&effects, now, &in_force.catalog);
         self.metrics.show_all();
         let closed = effects.finished.len();
         self.recent.add(effects.finished, now.wall);
@@ -129,27 +147,29 @@ impl Pipeline {
     /// All flows, each with its instances that were closed last, the last one first.
     pub fn overview(&self) -> Vec<(FlowOverview, Vec<Closing>)> {
         let describe = |flow: Arc<Flow>| {
-            let (open, overdue) = self.metrics.in_flight(flow.id);
-            let recent = self.recent.of(flow.id);
+            let (open, overdue) = self.metrics.in_flight(&flow.name);
+            let recent = self.recent.of(flow.home);
             let closings = recent.iter().map(|ended| Closing::new(&ended.closed, ended.at)).collect();
             (FlowOverview::new(&flow, open, overdue), closings)
         };
-        self.catalog.all().into_iter().map(describe).collect()
+        self.in_force().catalog.all().into_iter().map(describe).collect()
     }
 
     /// The instance of a flow that `key` names as people write it (a trace id, a push's id, a business key's value), open
     /// or closed a short while ago.
     pub fn explain(&self, flow: &str, key: &str, now: Now) -> Option<Explanation> {
-        let flow = self.catalog.all().into_iter().find(|known| *known.name == *flow)?;
+        let in_force = self.in_force();
+        let catalog = &in_force.catalog;
+        let flow = catalog.all().into_iter().find(|known| *known.name == *flow)?;
         let by_trace = trace_id(key)
             .into_iter()
-            .flat_map(|trace| [Key::Trace(trace), Key::Also { flow: flow.id, trace }]);
-        let keys: Vec<Key> = by_trace.chain([Key::Named { flow: flow.id, id: key.into() }]).collect();
-        let open = keys.iter().filter_map(|key| self.aggregator.forecast(key, now.arrival, &self.catalog));
+            .flat_map(|trace| [Key::Trace(trace), Key::Also { flow: flow.home, trace }]);
+        let keys: Vec<Key> = by_trace.chain([Key::Named { flow: flow.home, id: key.into() }]).collect();
+        let open = keys.iter().filter_map(|key| self.aggregator.forecast(key, now.arrival, catalog));
         let open = open
-            .filter(|forecast| forecast.closed.flow.id == flow.id)
+            .filter(|forecast| forecast.closed.flow.home == flow.home)
             .map(|forecast| Explanation::of_open(&forecast, now.arrival));
-        let closed = keys.iter().filter_map(|key| self.recent.find(flow.id, key));
+        let closed = keys.iter().filter_map(|key| self.recent.find(flow.home, key));
         let closed = closed.map(|ended| Explanation::of_closed(&ended.closed, ended.at));
         open.chain(closed).next()
     }

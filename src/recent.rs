@@ -51,7 +51,7 @@ impl Recent {
             if closed.detail.events.len() > self.limits.events {
                 closed.detail.events = Vec::new();
             }
-            let kept = by_flow.entry(closed.flow.id).or_default();
+            let kept = by_flow.entry(closed.flow.home).or_default();
             if kept.len() >= self.limits.instances {
                 kept.pop_front();
             }

@@ -38,7 +38,8 @@ fn every_config_sample_of_the_readme_loads() {
 
 #[test]
 fn every_metric_on_the_page_is_described_in_the_readme_and_the_other_way_round() {
-    let pipeline = build_pipeline(&load("flows: [{name: a, slo: {latency: 1s, objective: 99}}]\n")).unwrap();
+    let (pipeline, _) =
+        build_pipeline(&load("flows: [{name: a, slo: {latency: 1s, objective: 99}}]\n")).unwrap();
     let families = pipeline.snapshot(pipeline.now());
     let shown: BTreeSet<String> = families.iter().map(|family| family.name.to_string()).collect();
     let readme = read("README.md");

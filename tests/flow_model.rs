@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use latency_aggregator::aggregator::{Aggregator, Effects, Limits, Population};
 use latency_aggregator::domain::catalog::{self, Catalog};
-use latency_aggregator::domain::event::{Event, Facts, Flags, Incoming, Kind, PushFacts, View};
+use latency_aggregator::domain::event::{Event, Facts, Flags, Incoming, Kind, Matches, PushFacts, View};
 use latency_aggregator::domain::flow::{
     At, Boundary, EndAlternative, Flow, LabelRule, Labels, Measure, OnIncomplete, Origin, Pick, Slo, Timers,
 };
@@ -175,6 +175,11 @@ impl Plan {
         catalog
     }
 
+    /// The id of the flow at a place of its list, in which the one that pushes created is the last.
+    fn id(&self, flow: usize) -> FlowId {
+        FlowId::at(if flow == self.pushed() { catalog::PUSHED } else { flow as u32 })
+    }
+
     /// The place of the flow that pushes created.
     fn pushed(&self) -> usize {
         self.configured.len() + usize::from(self.trace_flow)
@@ -182,7 +187,7 @@ impl Plan {
 
     fn key(&self, instance: usize) -> Key {
         if instance == PUSHED {
-            Key::Named { flow: FlowId(self.pushed() as u32), id: "order-1".into() }
+            Key::Named { flow: self.id(self.pushed()), id: "order-1".into() }
         } else {
             Key::Trace(TraceId([instance as u8 + 1; 16]))
         }
@@ -208,10 +213,13 @@ impl Plan {
                     service: STAGES[*service].into(),
                     name: "".into(),
                     threshold: 0,
-                    matched: spec.matched(self).map(|flow| FlowId(flow as u32)),
-                    also: Box::default(),
+                    matches: Matches {
+                        first: spec.matched(self).map(|flow| self.id(flow)),
+                        also: Box::default(),
+                    },
+                    matched_before: Box::default(),
                     views: (0..self.pushed())
-                        .map(|flow| self.view(spec, flow, self.stage(flow, *service), true))
+                        .map(|flow| (self.id(flow), self.view(spec, flow, self.stage(flow, *service), true)))
                         .collect(),
                     push: None,
                 };
@@ -226,12 +234,14 @@ impl Plan {
                     service: STAGES[*stage].into(),
                     name: "".into(),
                     threshold: 0,
-                    matched: None,
-                    also: Box::default(),
+                    matches: Matches::default(),
+                    matched_before: Box::default(),
                     views: Box::default(),
                     push: Some(Box::new(PushFacts {
-                        flow: FlowId(*flow as u32),
+                        flow: self.id(*flow),
+                        home: self.id(*flow),
                         view,
+                        earlier: Box::default(),
                         labels: labels.collect(),
                         life_span: life_span.map(seconds),
                         time_to_live: seconds(*time_to_live),

@@ -911,6 +911,69 @@ fn a_trace_that_finds_no_room_in_its_own_group_ends_all_the_same() {
     }
 }
 
+/// With a member more, and no end in sight: the trace that is left out has its turn when the group ends by its age.
+#[test]
+fn a_trace_that_finds_no_room_in_its_own_group_waits_no_longer_than_that() {
+    for _ in 0..40 {
+        let mut world = World::new(ORDERS, &[], Caps { traces_per_instance: 3, ..NO_CAPS });
+        let placed = json!({"id": "17", "name": "orders", "stage": "placed", "created_at": at(0.5)});
+        world.at(1.0).push(&[placed]);
+        world.receive(&[
+            span("gateway", 1, 0.0, 1.0).server().of_trace(3),
+            span("worker", 1, 0.0, 1.0).consumer().of_trace(2).linked_to(3, 1),
+            span("packing", 1, 0.0, 1.0).consumer().of_trace(1).linked_to(2, 1).saying("order.id", "17"),
+        ]);
+        world.wait(3000);
+        assert_eq!(world.aggregator.population().open, 0, "open for ever");
+    }
+}
+
+/// A batch that goes on from a divided trace goes on from nobody knows which part of it.
+#[test]
+fn a_divided_trace_is_not_looked_at_as_a_head_of_a_batch() {
+    let mut world = World::with(ORDERS);
+    world.at(10.0).receive(&[
+        span("packing", 1, 0.0, 9.0).consumer().of_trace(9).saying("order.id", "17"),
+        span("packing", 2, 0.0, 9.0).consumer().of_trace(9).saying("order.id", "18"),
+    ]);
+    world.at(30.0).receive(&[span("billing", 1, 29.0, 30.0)
+        .consumer()
+        .of_trace(5)
+        .linked_to(9, 1)
+        .linked_to(7, 1)]);
+    world.at(50.0);
+    for (trace, order) in [(3, "17"), (4, "18")] {
+        let shipped = span("shipping", 1, 49.0, 50.0).server().of_trace(trace).saying("order.id", order);
+        world.receive(&[shipped]);
+    }
+    world.at(700.0);
+    let stages =
+        |closed: &Closed| closed.stages.iter().map(|stage| stage.name.to_string()).collect::<Vec<_>>();
+    let orders = world.closed.iter().filter(|(_, closed)| &*closed.flow.name == "orders");
+    let orders: Vec<_> = orders.map(|(_, closed)| (stages(closed), closed.outcome.as_str())).collect();
+    let expected = (vec!["packing".to_owned(), "shipping".to_owned()], "ok");
+    assert_eq!(orders, [expected.clone(), expected]);
+}
+
+/// A span of a divided trace whose parent is still running may belong to any of its values.
+#[test]
+fn what_may_belong_to_a_value_holds_its_instance() {
+    let flows = r#"[{name: orders, match: 'span.attributes["order.id"] != nil', key: ['span.attributes["order.id"]']}]"#;
+    let mut world = World::with(flows);
+    let packing = |id, from, to| span("packing", id, from, to).of_trace(9);
+    world.at(1.0).receive(&[
+        packing(1, 0.0, 1.0).consumer().saying("order.id", "17"),
+        packing(2, 0.0, 1.0).consumer().saying("order.id", "18"),
+        packing(4, 2.0, 3.0).under(3),
+    ]);
+    world.at(12.0);
+    assert!(world.closed.is_empty(), "the parent of one is missing: {:?}", world.story());
+    world.receive(&[packing(3, 1.0, 11.0).under(1)]);
+    world.at(700.0);
+    assert!(world.story().iter().any(|told| told.starts_with("orders ok quiet 11s")), "{:?}", world.story());
+    assert_eq!((world.closed.len(), world.divided.0), (2, 4), "all four spans are somebody's");
+}
+
 /// The stage of a flow is not its clock.
 #[test]
 fn what_runs_in_a_served_call_is_moved_with_it_whatever_stage_it_belongs_to() {

@@ -34,7 +34,7 @@ fn trace(n: u8) -> Key {
     Key::Trace(TraceId([n; 16]))
 }
 fn value(n: u8) -> Key {
-    value_key(FlowId(0), &n.to_string().into())
+    value_key(FlowId::at(0), &n.to_string().into())
 }
 
 fn name(key: &Key) -> String {
@@ -71,7 +71,7 @@ fn world() -> impl Strategy<Value = Fake> {
                 Some((values, links, is_matched, is_contested)) => Standing::Open(Arc::new(Claim {
                     values: values.into_iter().map(value).collect::<BTreeSet<_>>().into_iter().collect(),
                     links: links.into_iter().filter(|l| *l != n).map(trace).collect(),
-                    matched: is_matched.then_some(FlowId(0)),
+                    matched: is_matched.then_some(FlowId::at(0)),
                     is_contested,
                 })),
             };
@@ -81,7 +81,7 @@ fn world() -> impl Strategy<Value = Fake> {
             map.insert(
                 value(n),
                 if open {
-                    Standing::Open(Arc::new(Claim { matched: Some(FlowId(0)), ..Claim::default() }))
+                    Standing::Open(Arc::new(Claim { matched: Some(FlowId::at(0)), ..Claim::default() }))
                 } else {
                     Standing::Closed
                 },
@@ -159,7 +159,7 @@ fn finding_a_group_asks_about_no_more_traces_than_a_group_may_have() {
     let chain = counting(20_000, |n| linked(n.checked_sub(1)));
     let crowd = counting(8_000, |n| linked((n > 0).then_some(n / 90)));
     let values = counting(8_000, |n| match n {
-        0..90 => Claim { values: vec![value(1)], matched: Some(FlowId(0)), ..Claim::default() },
+        0..90 => Claim { values: vec![value(1)], matched: Some(FlowId::at(0)), ..Claim::default() },
         _ => linked(Some(n % 90)),
     });
     for (what, traces) in [("chain", chain), ("crowd", crowd), ("values", values)] {

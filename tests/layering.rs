@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// The folders and files of `src`, and the parts of the crate that each may name.
-const MAY_KNOW: [(&str, &[&str]); 14] = [
+const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("domain", &["domain"]),
     ("mapping", &["mapping", "domain"]),
     ("aggregator", &["aggregator", "domain"]),
@@ -17,8 +17,15 @@ const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("web", &["web", "pipeline", "metrics", "explain"]),
     ("listener", &[]),
     ("config", &["config", "mapping", "metrics"]),
+    ("reload", &["config", "domain", "mapping", "pipeline"]),
     ("replay", &["replay", "pipeline", "metrics", "mapping", "domain"]),
-    ("cli", &["app", "config", "domain", "explain", "mapping", "metrics", "pipeline", "recent", "replay"]),
+    (
+        "cli",
+        &[
+            "app", "config", "domain", "explain", "mapping", "metrics", "pipeline", "recent", "reload",
+            "replay",
+        ],
+    ),
     (
         "app",
         &[
@@ -31,6 +38,7 @@ const MAY_KNOW: [(&str, &[&str]); 14] = [
             "pipeline",
             "receiver",
             "recent",
+            "reload",
             "web",
         ],
     ),
@@ -45,9 +53,9 @@ const CRATES: [(&str, &[&str]); 10] = [
     ("opentelemetry", &["mapping"]),
     ("prometheus", &["metrics"]),
     ("dashmap", &["aggregator", "mapping"]),
-    ("serde_json", &["mapping", "receiver", "web", "config", "replay", "cli"]),
+    ("serde_json", &["mapping", "receiver", "web", "config", "reload", "replay", "cli"]),
     ("serde_saphyr", &["config"]),
-    ("tokio", &["pipeline", "receiver", "web", "listener", "app", "cli", "main"]),
+    ("tokio", &["pipeline", "receiver", "web", "listener", "app", "reload", "cli", "main"]),
 ];
 
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {

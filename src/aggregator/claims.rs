@@ -40,6 +40,11 @@ impl Claims {
         }
     }
 
+    /// What an open instance claims.
+    pub(super) fn by(&self, claimant: &Key) -> &[Key] {
+        self.by_claimant.get(claimant).map_or(&[], Vec::as_slice)
+    }
+
     /// The open instances that claim `target`.
     pub(super) fn of(&self, target: &Key) -> &[Key] {
         self.by_target.get(target).map_or(&[], Vec::as_slice)

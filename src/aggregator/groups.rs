@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::claims::Claims;
 use super::{Aggregator, Effects, Late, Slot, late, lock};
@@ -19,10 +20,13 @@ use crate::domain::flow::Flow;
 use crate::domain::gathering::{End, EndingAs, Gathering, Role, end_divided, flow_of};
 use crate::domain::ids::Key;
 use crate::domain::instance::{Instance, Rules};
-use crate::domain::joining::{Claim, Group, Standing, Traces, claim_of, group_of, groups_of};
+use crate::domain::joining::{Claim, Group, MAX_DEPTH, Standing, Traces, claim_of, group_of, groups_of};
 use crate::domain::result::{Finished, Forecast, Reason};
 use crate::domain::time::Arrival;
 use crate::domain::tombstone::Tombstone;
+
+/// How long it takes at most, in words of the calendar, until a claim is known that an event brings.
+const ALMOST_KNOWN: Duration = Duration::from_millis(100);
 
 /// A look at instances that are joined.
 pub(super) struct Joined<'a, R> {
@@ -56,8 +60,14 @@ impl Traces for (&Aggregator, &Claims, Arrival) {
 
 impl Aggregator {
     /// Registers what an open instance claims; what finds no room is taken back and counted.
-    pub(super) fn claim(&self, claimant: &Key, targets: &[Key], effects: &mut Effects) {
+    pub(super) fn claim(&self, claimant: &Key, targets: &[Key], now: Arrival, effects: &mut Effects) {
         let mut claims = lock(&self.claims);
+        // With a value of its own it no longer belongs with what it is linked to: that may not have to wait any more.
+        if targets.iter().any(|target| matches!(target, Key::Named { .. }))
+            && let [left] = claims.by(claimant)
+        {
+            self.wait(left, now, now);
+        }
         let mut slot = self.slots.get_mut(claimant);
         // It may have been ended meanwhile.
         let Some(Slot::Open(instance)) = slot.as_deref_mut() else { return };
@@ -184,7 +194,7 @@ impl<'a, R: Rules> Joined<'a, R> {
         let Some((true, due, overdue)) = seen else { return };
         self.effects.overdue_change.extend(overdue.map(|flow| (flow, 1)));
         if due > now {
-            return self.aggregator.wait(key, due);
+            return self.aggregator.wait(key, due, now);
         }
         let Some(claim) = self.claim(key) else { return };
         if claim.is_split() {
@@ -194,12 +204,13 @@ impl<'a, R: Rules> Joined<'a, R> {
         if group.is_late {
             return self.end_late(&group);
         }
-        if self.take_news(&group.members) {
+        // Also its own, should its group have no room for it.
+        if self.take_news(group.members.iter().chain([key])) {
             self.judge_heads(&group);
         }
         match self.judge_group(&group, flow) {
             // Also if its group has no room for it.
-            Some(until) => self.aggregator.wait(key, until),
+            Some(until) => self.aggregator.wait(key, until, self.now),
             // That group ended without it; what is left of it is another one.
             None if self.is_open(key) => _ = self.again.insert(key.clone()),
             None => {}
@@ -207,9 +218,9 @@ impl<'a, R: Rules> Joined<'a, R> {
     }
 
     /// Whether anything came to one of `keys` since this was asked last.
-    fn take_news(&self, keys: &[Key]) -> bool {
+    fn take_news<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) -> bool {
         let take = |any, key| any | self.with(key, Instance::take_news).unwrap_or_default();
-        keys.iter().fold(false, take)
+        keys.into_iter().fold(false, take)
     }
 
     /// Decides about the instances that a batch is the tail of, for what came to it came to them.
@@ -217,14 +228,18 @@ impl<'a, R: Rules> Joined<'a, R> {
         let mut waiting = self.heads(group);
         let mut seen: BTreeSet<Key> = group.members.iter().cloned().collect();
         let mut looks = 0;
-        while let Some(head) = waiting.pop().filter(|_| looks < self.aggregator.limits.links_per_trace) {
-            if !self.is_open(&head) || !seen.insert(head.clone()) {
+        let most = self.aggregator.limits.links_per_trace.saturating_mul(MAX_DEPTH);
+        while let Some(head) = waiting.pop().filter(|_| looks < most) {
+            // One that is divided is no head of this batch: nobody knows with which part of it the batch goes on.
+            let is_whole = self.claim(&head).is_some_and(|claim| !claim.is_split());
+            if !is_whole || !seen.insert(head.clone()) {
                 continue;
             }
             looks += 1;
             let (group, flow) = self.group(&head);
             let further = self.heads(&group);
             if further.is_empty() && !group.is_late {
+                self.take_news(&group.members);
                 self.judge_group(&group, flow);
             }
             seen.extend(group.members);
@@ -236,7 +251,7 @@ impl<'a, R: Rules> Joined<'a, R> {
     fn is_released(&mut self, key: &Key) -> bool {
         let Some(claim) = self.claim(key) else { return false };
         if claim.is_split() {
-            return self.awaited(key, &claim).is_empty();
+            return self.awaited(key, &claim).next().is_none();
         }
         let (group, _) = self.group(key);
         self.heads(&group).is_empty()
@@ -252,10 +267,9 @@ impl<'a, R: Rules> Joined<'a, R> {
 
     /// Decides about a group; returns when to look again, unless it was over.
     fn judge_group(&mut self, group: &Group, flow: Arc<Flow>) -> Option<Arrival> {
-        self.take_news(&group.members);
         let until = self.decide(group, flow)?;
         for member in &group.members {
-            self.aggregator.wait(member, until);
+            self.aggregator.wait(member, until, self.now);
         }
         Some(until)
     }
@@ -286,11 +300,16 @@ impl<'a, R: Rules> Joined<'a, R> {
 
     /// Decides about the instances that a divided trace is part of, and about the trace when these have ended.
     fn judge_divided(&mut self, key: &Key, claim: &Claim) {
-        let has_news = self.take_news(std::slice::from_ref(key));
+        let has_news = self.take_news([key]);
         let limit = self.aggregator.limits.traces_per_instance;
         let mut next: Option<Arrival> = None;
         let mut last: Option<Arrival> = None;
-        for group in groups_of(self.awaited(key, claim).into_iter(), &self.traces(), limit) {
+        for group in groups_of(self.awaited(key, claim), &self.traces(), limit) {
+            if !group.parts.contains(key) {
+                // The value has just come, and it is not known yet that this trace carries it.
+                next = next.max(Some(self.now.plus(ALMOST_KNOWN)));
+                continue;
+            }
             let due = group.members.iter().filter_map(|member| self.with(member, |open| open.due)).min();
             if let Some(due) = due.filter(|due| !has_news && *due > self.now) {
                 // Its own traces look after it.
@@ -299,20 +318,21 @@ impl<'a, R: Rules> Joined<'a, R> {
             }
             self.effects.joints_over_limit += u64::from(group.is_cut);
             let flow = self.flow_of(&group);
+            self.take_news(&group.members);
             next = [next, self.judge_group(&group, flow)].into_iter().flatten().min();
         }
         match next.or(last) {
-            Some(until) => self.aggregator.wait(key, until),
+            Some(until) => self.aggregator.wait(key, until, self.now),
             None => self.end_divided(key),
         }
     }
 
     /// The values of a divided trace whose instances have not ended, with it or without it. Those that ended with it are
     /// not known by their tombstones alone, which are forgotten sooner or later.
-    fn awaited<'c>(&self, key: &Key, claim: &'c Claim) -> Vec<&'c Key> {
-        let is_observed = |value| self.with(key, |instance| instance.was_observed_with(value));
-        let awaited = claim.values.iter().filter(|value| is_observed(value) != Some(true));
-        awaited.filter(|value| self.standing(value) != Standing::Closed).collect()
+    fn awaited<'c>(&self, key: &Key, claim: &'c Claim) -> impl Iterator<Item = &'c Key> {
+        let is_observed = move |value| self.with(key, |instance| instance.was_observed_with(value));
+        let awaited = claim.values.iter().filter(move |value| is_observed(value) != Some(true));
+        awaited.filter(|value| self.standing(value) != Standing::Closed)
     }
 
     /// The traces of a group as one, with the flow as it is at this moment.
@@ -414,7 +434,9 @@ impl<'a, R: Rules> Joined<'a, R> {
         }
         for key in group.parts.iter().chain(&group.tails) {
             self.with(key, |instance| instance.settle_with(group.key.clone(), flow.id));
-            self.again.insert(key.clone());
+            // What follows a batch ends with it.
+            let waits = self.claim(key).is_some_and(|claim| claim.is_split() || claim.is_batch());
+            self.again.extend(waits.then(|| key.clone()));
         }
     }
 
@@ -485,9 +507,13 @@ impl<'a, R: Rules> Joined<'a, R> {
     fn shut_down(&mut self, key: &Key) {
         let Some(claim) = self.claim(key) else { return };
         if claim.is_split() {
-            for value in self.awaited(key, &claim) {
+            let values: Vec<&Key> = self.awaited(key, &claim).collect();
+            for value in values {
                 let (group, flow) = self.group(value);
-                self.shut_down_group(&group, flow);
+                // Else it has just come, and it is not known yet that this trace carries it.
+                if group.parts.contains(key) {
+                    self.shut_down_group(&group, flow);
+                }
             }
             return self.end_divided(key);
         }

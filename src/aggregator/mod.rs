@@ -202,7 +202,7 @@ impl Aggregator {
             let mut targets = Vec::new();
             let wake = self.apply(key.clone(), hash, events, now, rules, &mut effects, &mut targets);
             if !targets.is_empty() {
-                self.claim(&key, &targets, &mut effects);
+                self.claim(&key, &targets, now, &mut effects);
             }
             if let Some(wake) = wake {
                 if wake <= now {
@@ -393,7 +393,7 @@ impl Aggregator {
             effects.overdue_change.push((instance.flow().id, 1));
         }
         if instance.due > now {
-            let planned = plan(instance, instance.due);
+            let planned = plan(instance, instance.due, now);
             drop(slot);
             if let Some(until) = planned {
                 self.timers(hash).instances.add(until, key);
@@ -402,7 +402,7 @@ impl Aggregator {
         }
         match instance.judge(&key, now, rules) {
             Verdict::Wait { until, .. } => {
-                let plan = plan(instance, until);
+                let plan = plan(instance, until, now);
                 self.stubs.fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
                 drop(slot);
                 if let Some(until) = plan {
@@ -461,13 +461,13 @@ impl Aggregator {
     }
 
     /// Looks at an open instance again at `until`, or sooner if something came to it since its news were taken.
-    fn wait(&self, key: &Key, until: Arrival) {
+    fn wait(&self, key: &Key, until: Arrival, now: Arrival) {
         let plan = match self.slots.get_mut(key).as_deref_mut() {
             Some(Slot::Open(instance)) if instance.has_news() => {
                 let soonest = instance.earliest_end().min(until);
-                plan(instance, soonest)
+                plan(instance, soonest, now)
             }
-            Some(Slot::Open(instance)) => plan(instance, until),
+            Some(Slot::Open(instance)) => plan(instance, until, now),
             _ => None,
         };
         if let Some(until) = plan {
@@ -624,15 +624,15 @@ impl Timers {
 }
 
 /// Stands for "no flow wanted this trace" among the remembered keys.
-const NO_FLOW: FlowId = FlowId(u32::MAX);
+const NO_FLOW: FlowId = FlowId::NONE;
 
 /// Sets when an instance is looked at again; returns that moment, if the calendar has no entry for it yet.
-fn plan(instance: &mut Instance, until: Arrival) -> Option<Arrival> {
+fn plan(instance: &mut Instance, until: Arrival, now: Arrival) -> Option<Arrival> {
     instance.due = until;
     let until = instance.overdue_at().map_or(until, |at| at.min(until));
     instance.wake = until;
-    // That of `max_age` stands still while others pass.
-    let is_planned = instance.planned == until;
+    // That of `max_age` stands still while others pass; an entry of a moment that has come is used up.
+    let is_planned = instance.planned == until && until > now;
     instance.planned = instance.planned.max(until);
     (!is_planned).then_some(until)
 }

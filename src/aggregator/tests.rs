@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::domain::catalog::{Catalog, Limits as CatalogLimits};
-use crate::domain::event::{Facts, Flags, Kind, PushFacts, View};
+use crate::domain::event::{Facts, Flags, Kind, Matches, PushFacts, View};
 use crate::domain::flow::Timers as FlowTimers;
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::time::{EventTime, Now};
@@ -385,6 +385,8 @@ fn repeated_events_leave_no_more_entries_in_the_calendar_than_one() {
     let stage: Arc<str> = Arc::from("placed");
     let push = PushFacts {
         flow: flow.id,
+        home: flow.home,
+        earlier: Box::default(),
         view: View { stage: Arc::clone(&stage), start: false, ends: 0, error: None, labels: Box::default() },
         labels: Box::default(),
         life_span: Some(Duration::from_secs(86_400)),
@@ -394,8 +396,8 @@ fn repeated_events_leave_no_more_entries_in_the_calendar_than_one() {
         service: stage,
         name: Arc::from(""),
         threshold: 0,
-        matched: None,
-        also: Box::default(),
+        matches: Matches::default(),
+        matched_before: Box::default(),
         views: Box::default(),
         push: Some(Box::new(push)),
     };

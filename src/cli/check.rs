@@ -23,7 +23,7 @@ pub(super) fn run(
     }
     writeln!(out, "{} flows, in the order in which they are tried:", compiled.flows.len())?;
     for flow in &compiled.flows {
-        describe(flow, loaded.flows.get(flow.id.0 as usize), &mut out)?;
+        describe(flow, loaded.flows.get(flow.id.place as usize), &mut out)?;
     }
     let mut warnings = shadowed(&loaded.flows);
     warnings.extend(compiled.flows.iter().filter_map(|flow| short_buckets(flow)));

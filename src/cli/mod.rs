@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, EndSignals};
 use crate::config::{self, Log, LogFormat};
+use crate::reload::{ReloadSignal, Source};
 use arguments::Command;
 
 /// Runs the command that the arguments name. An error is for people, and means a non-zero exit code.
@@ -40,14 +41,16 @@ async fn serve(path: Option<&std::path::Path>, overrides: &[config::Override]) -
     start_logging(&loaded.config.log)?;
     // Before anything says that the program is there, so that no signal finds it unprepared.
     let (mut first, mut both) = (EndSignals::listen()?, EndSignals::listen()?);
-    let app = App::bind(loaded).await?;
+    let reload = ReloadSignal::listen()?;
+    let source = Source { path: path.map(Into::into), overrides: overrides.to_vec() };
+    let app = App::bind(loaded, source).await?;
     app.announce(std::io::stdout().lock()).context("writing to standard output")?;
     let stop = async move { first.next().await };
     let hurry = async move {
         both.next().await;
         both.next().await;
     };
-    app.run(stop, hurry).await;
+    app.run(stop, hurry, reload).await;
     Ok(())
 }
 

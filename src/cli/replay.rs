@@ -117,7 +117,7 @@ fn replay_with(mut loaded: Loaded, files: &[PathBuf]) -> anyhow::Result<Replayed
     loaded.config.ingest.max_future = Duration::MAX;
     loaded.config.ingest.max_past = Duration::MAX;
     loaded.config.api.recent = usize::MAX;
-    let pipeline = build_pipeline(&loaded)?;
+    let (pipeline, _) = build_pipeline(&loaded)?;
     let mut recording = Recording::default();
     for path in files {
         let file = TraceFile::open(path)?;

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::overrides::apply;
 use super::{Config, Override};
 use crate::mapping::condition::ExpressionError;
-use crate::mapping::flows::{Compiled, FlowConfig, FlowError, compile};
+use crate::mapping::flows::{Compiled, FlowConfig, FlowError, History, compile_after};
 
 /// The largest config file.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -162,8 +162,22 @@ impl Loaded {
 
     /// Turns the flows into rules, or says where they are wrong.
     pub fn compile(&self) -> Result<Compiled, ConfigError> {
+        self.compile_after(History::default())
+    }
+
+    /// The same for rules that take the place of others.
+    pub fn compile_after(&self, history: History) -> Result<Compiled, ConfigError> {
         let Config { defaults, ignore, trace_flow, .. } = &self.config;
-        compile(&self.flows, defaults, ignore, *trace_flow).map_err(|error| self.locate(&error))
+        let compiled = compile_after(history, &self.flows, defaults, ignore, *trace_flow);
+        compiled.map_err(|error| self.locate(&error))
+    }
+
+    /// The error of a flow whose `metric` gets in the way of one that pushes have created meanwhile.
+    pub fn overlap(&self, metric: &str, pushed: &str) -> ConfigError {
+        let flow = self.flows.iter().position(|flow| flow.metric.as_deref() == Some(metric));
+        let message =
+            format!("{metric:?} gets in the way of the metric {pushed:?}, which pushes have created");
+        self.locate(&FlowError { flow, key: "metric".to_owned(), expression: None, message })
     }
 
     fn locate(&self, error: &FlowError) -> ConfigError {

@@ -16,9 +16,12 @@ use super::names::overlap;
 pub struct Catalog {
     /// In file order; the built-in flow comes last, if it is on.
     fixed: Box<[Arc<Flow>]>,
+    /// Versions of flows that this config has not, and of which instances or tombstones may be left.
+    earlier: Vec<Arc<Flow>>,
+    generation: u32,
     unmatched: Arc<Flow>,
     spans_may_match: bool,
-    pushed: RwLock<Pushed>,
+    pushed: Arc<RwLock<Pushed>>,
     limits: Limits,
 }
 
@@ -37,6 +40,9 @@ struct Pushed {
     by_name: HashMap<Arc<str>, FlowId>,
 }
 
+/// The place of the first flow that pushes create: behind all others, however many these become.
+pub const PUSHED: u32 = 1 << 30;
+
 /// Why a push cannot create a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CannotCreate {
@@ -47,12 +53,48 @@ pub enum CannotCreate {
 }
 
 impl Catalog {
-    /// A catalog of `fixed` flows, whose ids must be their places; `timers` are the defaults, and `spans_may_match`
-    /// says whether spans can match a configured one.
+    /// A catalog of `fixed` flows in file order; `timers` are the defaults, and `spans_may_match` says whether spans can
+    /// match a configured one.
     pub fn new(fixed: Vec<Arc<Flow>>, timers: Timers, spans_may_match: bool, limits: Limits) -> Self {
-        debug_assert!(fixed.iter().enumerate().all(|(place, flow)| flow.id.0 as usize == place));
-        let unmatched = Arc::new(plain(FlowId(u32::MAX), Arc::from(""), Origin::BuiltIn, timers));
-        Catalog { fixed: fixed.into(), unmatched, spans_may_match, pushed: RwLock::default(), limits }
+        debug_assert!((0..).zip(&fixed).all(|(place, flow)| flow.id.place == place));
+        let unmatched = Arc::new(plain(FlowId::NONE, Arc::from(""), Origin::BuiltIn, timers));
+        let (earlier, pushed) = Default::default();
+        Catalog { fixed: fixed.into(), earlier, generation: 0, unmatched, spans_may_match, pushed, limits }
+    }
+
+    /// The catalog that takes the place of this one: with other `fixed` flows, `earlier` versions of them, and the same
+    /// pushed ones.
+    pub fn successor(
+        &self,
+        fixed: Vec<Arc<Flow>>,
+        earlier: Vec<Arc<Flow>>,
+        timers: Timers,
+        spans_may_match: bool,
+        generation: u32,
+    ) -> Result<Self, (Arc<str>, Arc<str>)> {
+        {
+            let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
+            for metric in fixed.iter().filter_map(|flow| flow.metric.as_ref()) {
+                let others = pushed.flows.iter().filter_map(|flow| flow.metric.as_ref());
+                if let Some(other) = others.into_iter().find(|other| overlap(metric, other)) {
+                    return Err((Arc::clone(metric), Arc::clone(other)));
+                }
+            }
+        }
+        let pushed = Arc::clone(&self.pushed);
+        let unmatched = Flow { timers, ..Flow::clone(&self.unmatched) };
+        let next = Catalog::new(fixed, timers, spans_may_match, self.limits);
+        Ok(Catalog { earlier, generation, unmatched: Arc::new(unmatched), pushed, ..next })
+    }
+
+    /// The versions of a flow before the one in force, by the id of its first one.
+    pub fn earlier(&self, home: FlowId) -> Vec<Arc<Flow>> {
+        self.earlier.iter().filter(|flow| flow.home == home).map(Arc::clone).collect()
+    }
+
+    /// The timers of a trace that no flow has taken yet.
+    pub fn default_timers(&self) -> &Timers {
+        &self.unmatched.timers
     }
 
     /// The configured flows in file order, then the built-in one.
@@ -87,8 +129,7 @@ impl Catalog {
         if let Some(other) = metrics.into_iter().find(|other| overlap(name, other)) {
             return Err(CannotCreate::Overlaps(Arc::clone(other)));
         }
-        let place = self.fixed.len() + pushed.flows.len();
-        let id = FlowId(u32::try_from(place).unwrap_or(u32::MAX - 1));
+        let id = FlowId::at(PUSHED + u32::try_from(pushed.flows.len()).unwrap_or(0));
         let name: Arc<str> = Arc::from(name);
         let metric = Some(Arc::clone(&name));
         let flow = Arc::new(Flow { metric, ..plain(id, name, Origin::Pushed, self.unmatched.timers) });
@@ -104,17 +145,18 @@ impl Catalog {
     }
 
     fn nth_pushed(&self, pushed: &Pushed, id: FlowId) -> Arc<Flow> {
-        Arc::clone(&pushed.flows[id.0 as usize - self.fixed.len()])
+        Arc::clone(&pushed.flows[(id.place - PUSHED) as usize])
     }
 }
 
 impl Rules for Catalog {
     fn flow(&self, id: FlowId) -> Arc<Flow> {
-        if let Some(flow) = self.fixed.get(id.0 as usize) {
+        let fixed = self.fixed.get(id.place as usize).filter(|flow| flow.id == id);
+        if let Some(flow) = fixed.or_else(|| self.earlier.iter().find(|flow| flow.id == id)) {
             return Arc::clone(flow);
         }
         let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
-        let place = (id.0 as usize).checked_sub(self.fixed.len());
+        let place = id.place.checked_sub(PUSHED).map(|place| place as usize);
         Arc::clone(place.and_then(|place| pushed.flows.get(place)).unwrap_or(&self.unmatched))
     }
 
@@ -129,12 +171,17 @@ impl Rules for Catalog {
     fn events_per_instance(&self) -> usize {
         self.limits.events_per_instance
     }
+
+    fn generation(&self) -> u32 {
+        self.generation
+    }
 }
 
 /// A flow that requires nothing and takes the labels that its pushes bring.
 fn plain(id: FlowId, name: Arc<str>, origin: Origin, timers: Timers) -> Flow {
     Flow {
         id,
+        home: id,
         name,
         origin,
         keys: Keys::Trace,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::event::Event;
+use super::event::{Event, Flags};
 use super::ids::{Key, SpanId};
 
 /// The spans of a trace, divided among the values that they carry.
@@ -35,6 +35,17 @@ impl Division {
                 waiting.extend(parents.filter(|parent| share.insert(**parent)));
             }
         }
+        // What belongs to nobody yet may turn out to belong to any: whose parent is missing holds them all.
+        let adrift = |place: &u32| {
+            let event = &events[*place as usize];
+            event.parent.is_some() && !by_span.contains_key(&event.parent) && !homes.contains_key(&event.span)
+        };
+        let is_local = |place: &u32| events[*place as usize].flags.has(Flags::PARENT_IS_LOCAL);
+        let (local, remote): (Vec<u32>, Vec<u32>) =
+            (0..).take(events.len()).filter(adrift).partition(|place| is_local(place));
+        let first = |places: Vec<u32>| places.into_iter().min_by_key(|place| &events[*place as usize]);
+        let holding: Vec<u32> = [first(local), first(remote)].into_iter().flatten().collect();
+        shares.values_mut().for_each(|share| share.extend(&holding));
         Division { homes, shares }
     }
 

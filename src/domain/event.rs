@@ -114,14 +114,23 @@ pub struct Facts {
     /// Of how many traces the sampler let none through: the rejection threshold of OpenTelemetry's consistent
     /// probability sampling, in units of 2^-56. 0: it said nothing, or let all through.
     pub threshold: u64,
-    /// The first flow in file order that the event matches.
-    pub matched: Option<FlowId>,
-    /// The flows that are `also` there and that the event matches.
-    pub also: Box<[FlowId]>,
-    /// What each flow's rules say, by flow id; empty for a push.
-    pub views: Box<[View]>,
+    /// What the event matches.
+    pub matches: Matches,
+    /// What it matches by the configs before this one under which instances may have been opened.
+    pub matched_before: Box<[(u32, Matches)]>,
+    /// What each flow's rules say, sorted by flow id; empty for a push.
+    pub views: Box<[(FlowId, View)]>,
     /// Set for pushes only.
     pub push: Option<Box<PushFacts>>,
+}
+
+/// What an event matches by the config of one generation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Matches {
+    /// The first flow in file order.
+    pub first: Option<FlowId>,
+    /// The flows that are `also` there: each with the id of its first version.
+    pub also: Box<[(FlowId, FlowId)]>,
 }
 
 /// What one flow's rules say about an event.
@@ -144,8 +153,12 @@ pub struct View {
 pub struct PushFacts {
     /// The flow it names.
     pub flow: FlowId,
+    /// The id of that flow's first version.
+    pub home: FlowId,
     /// How that flow sees it.
     pub view: View,
+    /// How earlier versions see it of which instances may be open.
+    pub earlier: Box<[(FlowId, View)]>,
     /// Its labels, for flows that pushes create: by name, names unique.
     pub labels: Box<[(Arc<str>, Arc<str>)]>,
     /// Quiet period from this event on; `None` takes the flow's.
@@ -155,19 +168,34 @@ pub struct PushFacts {
 }
 
 impl Facts {
-    /// The first flow that the event matches as seen by a trace's own instance, or by a flow that is `also` there.
-    pub fn matched_through(&self, lens: Option<FlowId>) -> Option<FlowId> {
+    /// The first flow that the event matches, for an instance that was opened under the config of this generation: a
+    /// trace's own, or (the id of its first version) that of a flow that is `also` there.
+    pub fn matched_through(&self, lens: Option<FlowId>, generation: u32) -> Option<FlowId> {
+        let before = self.matched_before.iter().find(|(before, _)| *before == generation);
+        let matches = before.map_or(&self.matches, |(_, matches)| matches);
         match lens {
-            None => self.matched,
-            Some(flow) => self.also.contains(&flow).then_some(flow),
+            None => matches.first,
+            Some(lens) => matches.also.iter().find(|(home, _)| *home == lens).map(|(_, flow)| *flow),
         }
+    }
+
+    /// The version of its flow that a push names, for an instance that was opened under the config of this generation.
+    pub fn pushed_to(&self, generation: u32) -> Option<FlowId> {
+        let push = self.push.as_ref()?;
+        let earlier = push.earlier.iter().map(|(flow, _)| *flow);
+        let known = earlier.chain([push.flow]).filter(|flow| flow.generation <= generation);
+        Some(known.max_by_key(|flow| flow.generation).unwrap_or(push.flow))
     }
 
     /// What `flow` says about an event with these facts; `None` for a push to another flow.
     pub fn view(&self, flow: FlowId) -> Option<&View> {
         match &self.push {
-            Some(push) => (push.flow == flow).then_some(&push.view),
-            None => self.views.get(flow.0 as usize),
+            Some(push) if push.flow == flow => Some(&push.view),
+            Some(push) => push.earlier.iter().find(|(earlier, _)| *earlier == flow).map(|(_, view)| view),
+            None => {
+                let place = self.views.binary_search_by_key(&flow, |(flow, _)| *flow).ok()?;
+                Some(&self.views[place].1)
+            }
         }
     }
 }
@@ -194,7 +222,7 @@ impl Event {
     pub fn identity(&self) -> Identity {
         let mut hasher = DefaultHasher::new();
         self.facts.service.hash(&mut hasher);
-        self.facts.push.as_ref().map(|push| push.flow).hash(&mut hasher);
+        self.facts.push.as_ref().map(|push| push.home).hash(&mut hasher);
         let is_final = self.kind == Kind::Push && self.flags.has(Flags::FINAL);
         Identity { span: self.span, kind: self.kind, origin: (hasher.finish() >> 32) as u32, is_final }
     }

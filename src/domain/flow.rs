@@ -10,8 +10,10 @@ use super::ids::FlowId;
 /// The rules of one flow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Flow {
-    /// Its place in file order.
+    /// Tells this version of it apart from all other flows.
     pub id: FlowId,
+    /// The id of its first version, by which its instances are found whatever version they are of.
+    pub home: FlowId,
     /// Its name: the value of the label `flow`.
     pub name: Arc<str>,
     /// Where it comes from.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::completion::{self, Clocks, Verdict};
 use super::event::{Event, Flags};
-use super::flow::Flow;
+use super::flow::{Flow, Origin};
 use super::ids::{FlowId, Key, SpanId, TraceId};
 use super::instance::{Body, Instance, Joints, Rules, SeenAs};
 use super::joining::Group;
@@ -52,9 +52,12 @@ pub struct Gathering {
 }
 
 /// The flow of a group: that of a trace that was folded, for folding decides; or else the first in file order that a
-/// push names; or else the first that an event matches.
+/// push names; or else the first that an event matches. Of traces that were opened under different configs the one that
+/// was opened first decides.
 pub fn flow_of(seen: impl Iterator<Item = SeenAs>) -> Option<Arc<Flow>> {
-    seen.min_by_key(|seen| (seen.choice, seen.flow.id)).map(|seen| seen.flow)
+    let rank =
+        |seen: &SeenAs| (seen.choice, seen.flow.origin != Origin::Configured, seen.generation, seen.flow.id);
+    seen.min_by_key(rank).map(|seen| seen.flow)
 }
 
 impl Gathering {
@@ -257,7 +260,7 @@ pub struct End {
 pub fn end_divided(instance: &Instance) -> (Finished, Vec<(Key, Event)>) {
     let empty = Joints::default();
     let joints = instance.joints().unwrap_or(&empty);
-    let flow_id = joints.observed_flow.unwrap_or(FlowId(u32::MAX));
+    let flow_id = joints.observed_flow.unwrap_or(FlowId::NONE);
     let Some((events, division)) = instance.divided() else {
         let total = instance.events();
         return (Finished::Divided { events: total, unmatched: 0, ignored: 0, skewed: 0 }, Vec::new());

@@ -3,10 +3,26 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A flow's place in file order; the built-in flow `trace` comes behind the configured ones, and flows that
-/// pushes create come behind that. The lowest id that matches wins.
+/// One version of a flow: its place in file order, and the generation of the config that brought it. The built-in flow
+/// `trace` comes behind the configured ones, and flows that pushes create come behind that. The lowest id that matches
+/// wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FlowId(pub u32);
+pub struct FlowId {
+    /// Its place in file order.
+    pub place: u32,
+    /// How often the config had been reloaded when it came.
+    pub generation: u32,
+}
+
+impl FlowId {
+    /// Stands for "no flow".
+    pub const NONE: FlowId = FlowId { place: u32::MAX, generation: 0 };
+
+    /// The flow at a place of the first config.
+    pub const fn at(place: u32) -> Self {
+        FlowId { place, generation: 0 }
+    }
+}
 
 /// The sixteen bytes of an OTLP trace id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

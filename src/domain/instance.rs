@@ -30,6 +30,8 @@ pub trait Rules {
     fn spans_may_match(&self) -> bool;
     /// How many events one instance keeps.
     fn events_per_instance(&self) -> usize;
+    /// How often the config has been reloaded.
+    fn generation(&self) -> u32;
 }
 
 /// An open instance.
@@ -37,6 +39,10 @@ pub trait Rules {
 pub struct Instance {
     /// The flow it belongs to as far as is known; fixed when it is folded.
     flow: Arc<Flow>,
+    /// The configured flow that its own events match or name, as the id of that one's first version.
+    matched: Option<FlowId>,
+    /// The config under which it was opened, which it keeps to.
+    generation: u32,
     /// Whether a push named its flow.
     pinned: bool,
     /// Whether a report that its flow was chosen by may have been replaced.
@@ -123,6 +129,8 @@ pub fn may_fold(flow: &Flow, rules: &impl Rules) -> bool {
 pub struct SeenAs {
     /// How the flow was chosen.
     pub choice: Choice,
+    /// The config under which it was opened.
+    pub generation: u32,
     /// The flow.
     pub flow: Arc<Flow>,
 }
@@ -166,6 +174,8 @@ impl Instance {
     pub fn new(key: &Key, now: Arrival, rules: &impl Rules) -> Self {
         Instance {
             flow: Arc::clone(rules.unmatched()),
+            matched: None,
+            generation: rules.generation(),
             pinned: false,
             flow_is_stale: false,
             clocks: Clocks { first: now, last: now, life_span: None },
@@ -289,12 +299,12 @@ impl Instance {
     /// Keeps the flow that comes first in file order among those that pushes name, else among those that match.
     /// Returns whether the event would have changed the flow of a folded instance.
     fn consider_flow(&mut self, event: &Event, rules: &impl Rules) -> bool {
-        let pin = event.facts.push.as_ref().map(|push| push.flow);
+        let pin = event.facts.pushed_to(self.generation);
         let candidate = match pin {
             Some(pin) => (!self.pinned || pin < self.flow.id).then_some(pin),
             None => event
                 .facts
-                .matched_through(self.lens)
+                .matched_through(self.lens, self.generation)
                 .filter(|&matched| !self.pinned && matched < self.flow.id),
         };
         let Some(candidate) = candidate else { return false };
@@ -313,8 +323,9 @@ impl Instance {
             return;
         }
         let Body::Detailed { events, .. } = &self.body else { return };
-        let pins = events.iter().filter_map(|event| event.facts.push.as_ref().map(|push| push.flow));
-        let matches = events.iter().filter_map(|event| event.facts.matched_through(self.lens));
+        let pins = events.iter().filter_map(|event| event.facts.pushed_to(self.generation));
+        let matches = events.iter();
+        let matches = matches.filter_map(|event| event.facts.matched_through(self.lens, self.generation));
         let chosen = pins.min().or_else(|| matches.min()).unwrap_or(rules.unmatched().id);
         self.become_one_of(chosen, rules);
     }
@@ -322,6 +333,7 @@ impl Instance {
     fn become_one_of(&mut self, flow: FlowId, rules: &impl Rules) {
         if flow != self.flow.id {
             self.flow = rules.flow(flow);
+            self.matched = (self.flow.origin == Origin::Configured).then_some(self.flow.home);
             self.overdue = false;
             if let Some(joints) = &mut self.joints {
                 joints.changed();
@@ -430,7 +442,7 @@ impl Instance {
         loss: Arrival,
         rules: &impl Rules,
     ) -> (Finished, Extent) {
-        let Instance { flow, clocks, body, wake, .. } = self;
+        let Instance { flow, clocks, body, due, .. } = self;
         let stub = match body {
             Body::Detailed { events, .. } => {
                 Stub::exact(&flow, events.into_iter().map(|event| (0, event)).collect(), Vec::new())
@@ -441,7 +453,7 @@ impl Instance {
             reason,
             now,
             loss,
-            due: wake,
+            due,
             role: EndingAs::Itself,
             awaits_link: false,
             missed_link: false,
@@ -457,7 +469,7 @@ impl Instance {
             (false, true) => Choice::Pinned,
             (false, false) => Choice::Matched,
         };
-        SeenAs { choice, flow: Arc::clone(&self.flow) }
+        SeenAs { choice, generation: self.generation, flow: Arc::clone(&self.flow) }
     }
 
     /// Takes back what it says about `target`; returns how many joints that were.
@@ -517,9 +529,8 @@ impl Instance {
     pub(super) fn divided(&self) -> Option<(&[Event], &Division)> {
         let (Body::Detailed { events, .. }, Some(joints)) = (&self.body, &self.joints) else { return None };
         let divide = || {
-            let matched = (self.flow.origin == Origin::Configured).then_some(self.flow.id);
             let said = || joints.all.iter().map(|(joint, _)| joint);
-            let chosen: BTreeSet<_> = chosen_values(matched, said()).collect();
+            let chosen: BTreeSet<_> = chosen_values(self.matched, said()).collect();
             let value_of = |(joint, span): &(Joint, SpanId)| match joint {
                 Joint::Value { flow, rank, value } if chosen.contains(&(*flow, *rank, value)) => {
                     Some((*span, value_key(*flow, value)))
@@ -550,7 +561,7 @@ impl Instance {
 
     /// What it says about where its trace belongs; `key` is its own.
     pub fn claim(&self, key: &Key) -> Arc<Claim> {
-        let matched = (self.flow.origin == Origin::Configured).then_some(self.flow.id);
+        let matched = self.matched;
         let Some(joints) = &self.joints else {
             return Arc::new(Claim { matched, ..Claim::default() });
         };

@@ -74,6 +74,11 @@ impl Claim {
         self.values.len() > 1
     }
 
+    /// Whether `value` is one of its values.
+    fn has_value(&self, value: &Key) -> bool {
+        self.values.binary_search(value).is_ok()
+    }
+
     /// Whether it took up work of several traces, and so is a tail that they share.
     pub fn is_batch(&self) -> bool {
         self.values.is_empty() && self.links.len() > 1
@@ -280,7 +285,7 @@ impl<'t, T: Traces> Search<'t, T> {
         let claimants = self.traces.claimants(value);
         // Those that go by the value, not those that merely carry it.
         let mut goes_by = |key: &Key| match self.said(key) {
-            Standing::Open(claim) if claim.values.contains(value) => Some(claim.matched.is_some()),
+            Standing::Open(claim) if claim.has_value(value) => Some(claim.matched.is_some()),
             _ => None,
         };
         let claimants: Vec<(Key, bool)> =
@@ -426,7 +431,7 @@ impl<'t, T: Traces> Search<'t, T> {
             let mut seen: BTreeSet<Key> = components[0].keys().cloned().collect();
             for claimant in self.traces.claimants(home) {
                 // Some only carry the value, and go by another one.
-                let Some(claim) = self.claim(&claimant).filter(|claim| claim.values.contains(home)) else {
+                let Some(claim) = self.claim(&claimant).filter(|claim| claim.has_value(home)) else {
                     continue;
                 };
                 if claim.is_split() {

@@ -48,6 +48,7 @@ pub struct Outline {
     index: Option<HashMap<Identity, usize>>,
     has_root: bool,
     stages: Vec<Arc<str>>,
+    /// Sorted.
     handovers: Vec<Handover>,
     signals: Signals,
     /// Events beyond the cap are not in `nodes`: who is missing can no longer be told.
@@ -172,8 +173,8 @@ impl Outline {
 
     /// Notes one more link.
     pub fn add_handover(&mut self, handover: Handover) {
-        if !self.handovers.contains(&handover) {
-            self.handovers.push(handover);
+        if let Err(place) = self.handovers.binary_search(&handover) {
+            self.handovers.insert(place, handover);
         }
     }
 
@@ -437,8 +438,7 @@ impl Outline {
     /// From when on the event at `place` had work to do.
     fn work_start(&self, family: &Family, place: usize) -> EventTime {
         let node = &self.nodes[place];
-        let handed_over = family.takers.iter().filter(|(to, _)| *to == place);
-        let first = handed_over.map(|(_, from)| self.nodes[*from].start).min();
+        let first = family.taken_by(place).map(|from| self.nodes[from].start).min();
         let producer = family.parents[place].filter(|_| node.kind == Kind::Consumer);
         match (first, producer) {
             (Some(first), _) => node.start.max(first),
@@ -460,7 +460,27 @@ impl Outline {
 
     fn handovers_to(&self, member: u16, span: SpanId) -> impl Iterator<Item = &Handover> {
         let to = (member, span);
-        self.handovers.iter().filter(move |handover| handover.to == to)
+        let first = self.handovers.partition_point(|handover| handover.to < to);
+        self.handovers[first..].iter().take_while(move |handover| handover.to == to)
+    }
+
+    /// From when on those had work to do that took up work over a link: the start of whoever handed it over first.
+    pub fn starts_of_handovers(&self) -> HashMap<(u16, SpanId), EventTime> {
+        let mut starts: HashMap<(u16, SpanId), Option<EventTime>> =
+            self.handovers.iter().map(|handover| (handover.from, None)).collect();
+        for node in self.nodes.iter().filter(|_| !self.handovers.is_empty()) {
+            if let Some(start) = starts.get_mut(&(node.member, node.span)) {
+                *start = Some(start.map_or(node.start, |known| known.min(node.start)));
+            }
+        }
+        let mut first: HashMap<(u16, SpanId), EventTime> = HashMap::new();
+        for handover in &self.handovers {
+            if let Some(start) = starts[&handover.from] {
+                let known = first.entry(handover.to).or_insert(start);
+                *known = start.min(*known);
+            }
+        }
+        first
     }
 
     /// From when on a CONSUMER, or whoever took up work of another trace, had work to do: the start of whoever made
@@ -565,7 +585,7 @@ fn stage_alone(boundary: &Boundary) -> Option<&Arc<str>> {
 struct Family {
     /// For each node: where its parent is, if it names one and it has come.
     parents: Vec<Option<usize>>,
-    /// Who took up whose work over a link, as (to, from), where both have come.
+    /// Who took up whose work over a link, as (to, from), where both have come. Sorted.
     takers: Vec<(usize, usize)>,
     missing: MissingParent,
 }
@@ -586,7 +606,8 @@ impl Family {
         };
         let parents: Vec<_> = nodes.iter().map(|node| find((node.member, node.parent))).collect();
         let taker = |handover: &Handover| find(handover.to).zip(find(handover.from));
-        let takers = handovers.iter().filter_map(taker).collect();
+        let mut takers: Vec<(usize, usize)> = handovers.iter().filter_map(taker).collect();
+        takers.sort_unstable();
         let missing = nodes
             .iter()
             .zip(&parents)
@@ -599,11 +620,16 @@ impl Family {
         Family { parents, takers, missing: missing.unwrap_or(MissingParent::None) }
     }
 
+    /// Whose work the event at `index` took up.
+    fn taken_by(&self, index: usize) -> impl Iterator<Item = usize> {
+        let first = self.takers.partition_point(|(to, _)| *to < index);
+        self.takers[first..].iter().take_while(move |(to, _)| *to == index).map(|(_, from)| *from)
+    }
+
     /// Without which event the one at `index` would not have begun: of those whose work it took up the one that
     /// ended last, or else its parent.
     fn cause(&self, nodes: &[Node], index: usize) -> Option<usize> {
-        let origins = self.takers.iter().filter(|(to, _)| *to == index).map(|(_, from)| *from);
-        origins.max_by_key(|&from| (nodes[from].end, nodes[from].span)).or(self.parents[index])
+        self.taken_by(index).max_by_key(|&from| (nodes[from].end, nodes[from].span)).or(self.parents[index])
     }
 
     /// The queues, as (from, to): PRODUCER to CONSUMER, and every link.
@@ -618,7 +644,7 @@ impl Family {
         let spans = || nodes.iter().enumerate().filter(|(_, node)| node.kind != Kind::Push);
         let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.identity);
         // Where traces are linked, the ones that took work up are not where it began.
-        let took = |index: &usize| self.takers.iter().any(|(to, _)| to == index);
+        let took = |index: &usize| self.taken_by(*index).next().is_some();
         let roots = || spans().filter(|(_, node)| node.is_root());
         let beginning = roots().filter(|(index, _)| !took(index)).min_by_key(rank);
         let true_root = beginning.or_else(|| roots().min_by_key(rank));

@@ -83,6 +83,7 @@ impl Stub {
         let outline = Outline::of(flow, events.iter().map(|(member, event)| (*member, event)));
         let outline = outline.with_handovers(handovers);
         let parents = outline.parents_of_consumers();
+        let handed_over = outline.starts_of_handovers();
         let mut stub = Stub {
             outline,
             summary: Summary::default(),
@@ -99,10 +100,11 @@ impl Stub {
                 continue;
             }
             let start = match parents.get(&(member, event.parent)) {
-                Some(producer) if !stub.outline.took_up(member, event) => {
-                    Some(producer.map_or(event.start, |start| start.max(event.start)))
+                _ if stub.outline.took_up(member, event) => {
+                    handed_over.get(&(member, event.span)).map(|first| event.start.max(*first))
                 }
-                _ => stub.outline.consumer_start(member, event),
+                Some(producer) => Some(producer.map_or(event.start, |start| start.max(event.start))),
+                None => stub.outline.start_by_parent(member, event),
             };
             match start {
                 Some(start) => stub.summary.join(flow, event, start),

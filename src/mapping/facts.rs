@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use dashmap::DashMap;
 
 use super::condition::{Condition, Path, PathTable, Slot, Slots, Value, ValueExpression, text_of};
-use crate::domain::event::{Facts, View};
+use crate::domain::event::{Facts, Matches, View};
 use crate::domain::ids::FlowId;
 
 /// What is read of each span, and what follows from it.
@@ -18,6 +18,8 @@ pub struct SpanRules {
     flows: Vec<FlowRule>,
     ignore: Vec<Condition>,
     built_in: Option<BuiltIn>,
+    /// The configs under which instances may have been opened, the one in force last.
+    generations: Vec<Generation>,
     service: Slot,
     name: Slot,
     /// Business keys. They are read of each span, since their values are many.
@@ -44,6 +46,8 @@ const CACHED_BYTES: usize = 1024;
 pub struct FlowRule {
     /// The flow.
     pub id: FlowId,
+    /// The id of its first version.
+    pub home: FlowId,
     /// Whether it sees every trace beside the flow that takes the trace.
     pub also: bool,
     /// Which spans it matches.
@@ -63,7 +67,7 @@ pub struct FlowRule {
 /// One business key of a flow.
 #[derive(Debug, Clone)]
 pub struct KeyRule {
-    /// The flow.
+    /// The id of the flow's first version.
     pub flow: FlowId,
     /// Its place among the flow's keys.
     pub rank: u8,
@@ -73,10 +77,20 @@ pub struct KeyRule {
     pub also: bool,
 }
 
+/// Which flows the config of one generation has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// How often the config had been reloaded.
+    pub number: u32,
+    /// Its flows in file order; the built-in flow comes last, if it is on.
+    pub flows: Vec<FlowId>,
+}
+
 /// What the built-in flow reads.
 #[derive(Debug)]
 struct BuiltIn {
-    id: FlowId,
+    /// Its versions of which instances may be open.
+    versions: Vec<FlowId>,
     name: Slot,
     route: Slot,
     /// Current and former name of the HTTP method (OpenTelemetry semantic conventions 1.23 renamed it).
@@ -84,17 +98,18 @@ struct BuiltIn {
 }
 
 impl SpanRules {
-    /// Rules over the paths of `table`; `built_in` is the id of the flow that takes the rest.
+    /// Rules over the paths of `table`; `built_in` are the versions of the flow that takes the rest.
     pub fn new(
         mut table: PathTable,
         flows: Vec<FlowRule>,
         ignore: Vec<Condition>,
-        built_in: Option<FlowId>,
+        built_in: Vec<FlowId>,
+        generations: Vec<Generation>,
     ) -> Self {
         let service = table.slot(Path::ResourceAttribute("service.name".into()));
         let name = table.slot(Path::SpanName);
-        let built_in = built_in.map(|id| BuiltIn {
-            id,
+        let built_in = (!built_in.is_empty()).then(|| BuiltIn {
+            versions: built_in,
             name,
             route: table.slot(Path::SpanAttribute("http.route".into())),
             methods: ["http.request.method", "http.method"]
@@ -105,6 +120,7 @@ impl SpanRules {
             flows,
             ignore,
             built_in,
+            generations,
             service,
             name,
             keys: Vec::new(),
@@ -140,9 +156,13 @@ impl SpanRules {
         &self.keys
     }
 
-    /// The flows that are `also` there.
+    /// The flows that are `also` there, by the ids of their first versions.
     pub fn also(&self) -> impl Iterator<Item = FlowId> {
-        self.flows.iter().filter(|rule| rule.also).map(|rule| rule.id)
+        let mut homes: Vec<FlowId> =
+            self.flows.iter().filter(|rule| rule.also).map(|rule| rule.home).collect();
+        homes.sort();
+        homes.dedup();
+        homes.into_iter()
     }
 
     /// Whether a span with these values takes work off a queue, by the semantic conventions of messaging.
@@ -157,9 +177,11 @@ impl SpanRules {
         SpanRules { value_bytes, ..self }
     }
 
-    /// Whether a span can match a configured flow that takes traces.
+    /// Whether a span can match a configured flow that takes traces by the config in force.
     pub fn may_match(&self) -> bool {
-        self.flows.iter().any(|rule| rule.matches.is_some() && !rule.also)
+        let now = self.generations.last().into_iter().flat_map(|generation| &generation.flows);
+        let mut rules = now.filter_map(|flow| self.flows.iter().find(|rule| rule.id == *flow));
+        rules.any(|rule| rule.matches.is_some() && !rule.also)
     }
 
     /// What has to be read of each span, by slot.
@@ -202,24 +224,45 @@ impl SpanRules {
         // Only people read it: that it was cut is not counted.
         let name = slots.value(self.name).map(text_of);
         let name = Arc::from(cut(name.as_deref().unwrap_or_default(), self.value_bytes).0);
-        let mut views: Vec<View> = self.flows.iter().map(|rule| self.view(rule, slots, &service)).collect();
-        let holds = |rule: &&FlowRule| rule.matches.as_ref().is_some_and(|condition| condition.holds(slots));
-        let mut matched = self.flows.iter().filter(|rule| !rule.also).find(holds).map(|rule| rule.id);
-        let mut also: Box<[FlowId]> =
-            self.flows.iter().filter(|rule| rule.also).filter(holds).map(|rule| rule.id).collect();
+        let mut views: Vec<(FlowId, View)> =
+            self.flows.iter().map(|rule| (rule.id, self.view(rule, slots, &service))).collect();
         if let Some(built_in) = &self.built_in {
-            views.push(self.built_in_view(built_in, slots, &service, is_entry));
-            matched = matched.or(Some(built_in.id));
+            let view = self.built_in_view(built_in, slots, &service, is_entry);
+            views.extend(built_in.versions.iter().map(|id| (*id, view.clone())));
         }
+        views.sort_by_key(|(flow, _)| *flow);
         let ignored = self.ignore.iter().any(|condition| condition.holds(slots));
-        if ignored {
-            matched = None;
-            also = Box::default();
+        let holds = |rule: &&FlowRule| rule.matches.as_ref().is_some_and(|condition| condition.holds(slots));
+        let holding: Vec<&FlowRule> = self.flows.iter().filter(holds).collect();
+        let matches = |generation: &Generation| self.matches(generation, &holding);
+        let (now, before) = match self.generations.split_last() {
+            Some((now, before)) if !ignored => (matches(now), before),
+            _ => Default::default(),
+        };
+        let before = before.iter().map(|generation| (generation.number, matches(generation)));
+        let facts = Facts {
+            service,
+            name,
+            threshold,
+            matches: now,
+            matched_before: before.collect(),
+            views: views.into(),
+            push: None,
+        };
+        (Arc::new(facts), ignored)
+    }
+
+    /// What a span matches by the config of a generation; `holding` are the flows whose `match` holds.
+    fn matches(&self, generation: &Generation, holding: &[&FlowRule]) -> Matches {
+        let rules =
+            || generation.flows.iter().filter_map(|flow| holding.iter().find(|rule| rule.id == *flow));
+        let built_in = self.built_in.iter().flat_map(|built_in| &built_in.versions);
+        let mut built_in = built_in.filter(|version| generation.flows.last() == Some(version));
+        let first = rules().find(|rule| !rule.also).map(|rule| rule.id);
+        Matches {
+            first: first.or_else(|| built_in.next().copied()),
+            also: rules().filter(|rule| rule.also).map(|rule| (rule.home, rule.id)).collect(),
         }
-        (
-            Arc::new(Facts { service, name, threshold, matched, also, views: views.into(), push: None }),
-            ignored,
-        )
     }
 
     fn view(&self, rule: &FlowRule, slots: &Slots<'_, '_>, service: &Arc<str>) -> View {

@@ -16,7 +16,7 @@ use super::flows::{TRACE_FLOW, check_buckets};
 use super::spans::TimeLimits;
 use super::spelling::closest;
 use crate::domain::catalog::{CannotCreate, Catalog};
-use crate::domain::event::{Event, Facts, Flags, Incoming, Kind, PushFacts, View};
+use crate::domain::event::{Event, Facts, Flags, Incoming, Kind, Matches, PushFacts, View};
 use crate::domain::flow::{Flow, Keys, Labels, Origin};
 use crate::domain::ids::{Key, SpanId, TraceId};
 use crate::domain::labels::Label;
@@ -122,17 +122,25 @@ pub fn map_push(
 
     let flow = flow(name, catalog)?;
     define(&flow, help, buckets, &mut warnings);
-    let view_labels = declared(&flow, &labels, &mut warnings);
+    warn_of_undeclared(&flow, &labels, &mut warnings);
+    let view = |flow: &Flow| {
+        let labels = declared(flow, &labels);
+        View { stage: Arc::clone(&stage), start: false, ends: 0, error: None, labels }
+    };
+    let earlier = catalog.earlier(flow.home).iter().map(|earlier| (earlier.id, view(earlier))).collect();
+    let view = view(&flow);
     let facts = Facts {
         service: Arc::clone(&stage),
         name: Arc::from(""),
         threshold: 0,
-        matched: None,
-        also: Box::default(),
+        matches: Matches::default(),
+        matched_before: Box::default(),
         views: Box::default(),
         push: Some(Box::new(PushFacts {
             flow: flow.id,
-            view: View { stage, start: false, ends: 0, error: None, labels: view_labels },
+            home: flow.home,
+            view,
+            earlier,
             labels: if flow.labels == Labels::Union { labels.into() } else { Box::default() },
             life_span,
             time_to_live,
@@ -155,9 +163,9 @@ pub fn map_push(
 fn key(flow: &Flow, id: &str) -> Key {
     let by_trace = flow.origin == Origin::Configured && flow.keys == Keys::Trace;
     match trace_id(id).filter(|_| by_trace) {
-        Some(trace) if flow.also => Key::Also { flow: flow.id, trace },
+        Some(trace) if flow.also => Key::Also { flow: flow.home, trace },
         Some(trace) => Key::Trace(trace),
-        None => Key::Named { flow: flow.id, id: id.into() },
+        None => Key::Named { flow: flow.home, id: id.into() },
     }
 }
 
@@ -211,19 +219,19 @@ fn define(
     }
 }
 
-/// The candidates for the labels that a configured flow declares.
-fn declared(
-    flow: &Flow,
-    labels: &[Label],
-    warnings: &mut Vec<(&'static str, String)>,
-) -> Box<[Option<Arc<str>>]> {
-    let Labels::Declared(rules) = &flow.labels else {
-        return Box::default();
-    };
+fn warn_of_undeclared(flow: &Flow, labels: &[Label], warnings: &mut Vec<(&'static str, String)>) {
+    let Labels::Declared(rules) = &flow.labels else { return };
     for (name, _) in labels.iter().filter(|(name, _)| !rules.iter().any(|rule| rule.name == *name)) {
         let message = format!("label {name:?} ignored: the flow {:?} does not declare it", &*flow.name);
         warnings.push(("label", message));
     }
+}
+
+/// The candidates for the labels that a configured flow declares.
+fn declared(flow: &Flow, labels: &[Label]) -> Box<[Option<Arc<str>>]> {
+    let Labels::Declared(rules) = &flow.labels else {
+        return Box::default();
+    };
     let of =
         |name: &Arc<str>| labels.iter().find(|(label, _)| label == name).map(|(_, value)| Arc::clone(value));
     rules.iter().map(|rule| of(&rule.name).filter(|value| !value.is_empty())).collect()

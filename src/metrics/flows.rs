@@ -136,11 +136,17 @@ impl Shared {
 #[derive(Debug)]
 pub(super) struct FlowMetrics {
     flow: Arc<Flow>,
+    gauges: Arc<Gauges>,
+    recorded: Arc<Mutex<Recorded>>,
+}
+
+/// What stays the same when the flow's rules change.
+#[derive(Debug, Default)]
+struct Gauges {
     open: AtomicI64,
     overdue: AtomicI64,
     /// Unix time in nanoseconds.
     last_closed: AtomicU64,
-    recorded: Mutex<Recorded>,
 }
 
 /// What is recorded for each closed instance, under one lock that is taken once for each.
@@ -188,34 +194,39 @@ impl FlowMetrics {
             layout,
         };
         recorded.initialise(&flow, birth);
-        FlowMetrics {
-            flow,
-            open: AtomicI64::new(0),
-            overdue: AtomicI64::new(0),
-            last_closed: AtomicU64::new(0),
-            recorded: Mutex::new(recorded),
+        FlowMetrics { flow, gauges: Arc::default(), recorded: Arc::new(Mutex::new(recorded)) }
+    }
+
+    /// The metrics of the same flow with other rules. Where these have other buckets, labels or another metric of its
+    /// own, all series begin anew, as `fresh` has them, for nothing may be added to what has another meaning.
+    pub(super) fn with_rules_of(&self, fresh: FlowMetrics, birth: Birth) -> Self {
+        let gauges = Arc::clone(&self.gauges);
+        if !has_same_series(&self.flow, &fresh.flow) {
+            return FlowMetrics { gauges, ..fresh };
         }
+        self.recorded().initialise(&fresh.flow, birth);
+        FlowMetrics { flow: fresh.flow, gauges, recorded: Arc::clone(&self.recorded) }
     }
 
     /// One more or fewer in flight.
     pub(super) fn change_open(&self, by: i64) {
-        self.open.fetch_add(by, Relaxed);
+        self.gauges.open.fetch_add(by, Relaxed);
     }
 
     /// One more or fewer in flight for longer than promised.
     pub(super) fn change_overdue(&self, by: i64) {
-        self.overdue.fetch_add(by, Relaxed);
+        self.gauges.overdue.fetch_add(by, Relaxed);
     }
 
     /// How many are in flight, and how many of these for longer than promised.
     pub(super) fn in_flight(&self) -> (u64, u64) {
         let count = |value: &AtomicI64| value.load(Relaxed).max(0).cast_unsigned();
-        (count(&self.open), count(&self.overdue))
+        (count(&self.gauges.open), count(&self.gauges.overdue))
     }
 
     /// Observes a closed instance.
     pub(super) fn observe(&self, closed: &Closed, birth: Birth) {
-        self.last_closed.fetch_max(birth.created.unix_nanoseconds(), Relaxed);
+        self.gauges.last_closed.fetch_max(birth.created.unix_nanoseconds(), Relaxed);
         self.recorded().observe(&self.flow, closed, birth);
     }
 
@@ -285,15 +296,15 @@ impl FlowMetrics {
             Shared::Slo => counters(&recorded.slo, now, |result, open| {
                 [flow(), vec![label("result", result.as_str())], open].concat()
             }),
-            Shared::Open => self.gauge(&self.open),
+            Shared::Open => self.gauge(&self.gauges.open),
             Shared::Overdue if self.flow.slo.is_none() => Vec::new(),
-            Shared::Overdue => self.gauge(&self.overdue),
+            Shared::Overdue => self.gauge(&self.gauges.overdue),
             Shared::SloObjective => {
                 let objective = self.flow.slo.map(|slo| Value::Float(slo.objective));
                 objective.into_iter().map(|value| Series { labels: flow(), created: None, value }).collect()
             }
             Shared::LastClosed => {
-                let seconds = self.last_closed.load(Relaxed) as f64 / 1e9;
+                let seconds = self.gauges.last_closed.load(Relaxed) as f64 / 1e9;
                 vec![Series { labels: flow(), created: None, value: Value::Float(seconds) }]
             }
         }
@@ -336,6 +347,18 @@ impl FlowMetrics {
     fn recorded(&self) -> MutexGuard<'_, Recorded> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether two versions of a flow can share their series.
+fn has_same_series(a: &Flow, b: &Flow) -> bool {
+    let labels = |flow: &Flow| match &flow.labels {
+        Labels::Declared(rules) => Some(rules.iter().map(|rule| Arc::clone(&rule.name)).collect::<Vec<_>>()),
+        Labels::Union => None,
+    };
+    a.buckets == b.buckets
+        && a.stage_buckets == b.stage_buckets
+        && a.metric == b.metric
+        && labels(a) == labels(b)
 }
 
 impl Recorded {

@@ -75,7 +75,10 @@ pub enum Histograms {
 #[derive(Debug)]
 pub struct Metrics {
     settings: Settings,
-    flows: RwLock<HashMap<FlowId, Arc<FlowMetrics>>>,
+    /// By the name of the flow.
+    flows: RwLock<HashMap<Arc<str>, Arc<FlowMetrics>>>,
+    /// Flows that the config has no longer, and since when: they are shown until all their instances have been seen.
+    retired: Mutex<HashMap<Arc<str>, Arrival>>,
     own: OwnMetrics,
     warned: Warned,
     /// Set at shutdown: the last scrape must not find new series at zero.
@@ -85,6 +88,10 @@ pub struct Metrics {
     /// When idle series were looked for last.
     expired: Mutex<Arrival>,
 }
+
+/// How long the series of a flow that the config has no longer are shown after its last instance was closed: several
+/// scrapes of any usual interval.
+const SHOWN_AFTER_RETIRING: Duration = Duration::from_secs(600);
 
 /// What has been said once and need not be said again.
 #[derive(Debug, Default)]
@@ -146,6 +153,7 @@ impl Metrics {
         let metrics = Metrics {
             settings,
             flows: RwLock::default(),
+            retired: Mutex::default(),
             own: OwnMetrics::new(),
             warned: Warned::default(),
             show_all: AtomicBool::new(false),
@@ -154,19 +162,10 @@ impl Metrics {
         };
         for flow in catalog.fixed() {
             metrics.of(flow, now);
-            let instances = &metrics.own.instances;
-            for counter in [
-                &instances.reversed,
-                &instances.orphan_roots,
-                &instances.unanswered_producers,
-                &instances.unseen_links,
-                &instances.missed_links,
-                &instances.uncertain,
-                &instances.label_conflicts,
-            ] {
-                counter.with_label_values(&[&*flow.name]).inc_by(0);
-            }
+            metrics.own.instances.expose(&flow.name);
         }
+        metrics.own.requests.reload_succeeded.set(1.0);
+        metrics.own.requests.reloaded_at.set(now.wall.unix_nanoseconds() as f64 / 1e9);
         for reason in &metrics.settings.rejection_reasons {
             metrics.own.events.rejected.with_label_values(&[*reason]).inc_by(0);
         }
@@ -208,6 +207,64 @@ impl Metrics {
     /// Shows the fingerprint of the config in force.
     pub fn config_in_force(&self, fingerprint: u32) {
         self.own.requests.config_hash.set(f64::from(fingerprint));
+    }
+
+    /// Shows whether the last config could be taken.
+    pub fn reloaded(&self, succeeded: bool, now: Now) {
+        self.own.requests.reload_succeeded.set(f64::from(u8::from(succeeded)));
+        if succeeded {
+            self.own.requests.reloaded_at.set(now.wall.unix_nanoseconds() as f64 / 1e9);
+        }
+    }
+
+    /// Shows that the config that was read is the one in force, after another one had been refused or not.
+    pub fn reloaded_again(&self, was_refused: bool) {
+        if was_refused {
+            self.own.requests.reload_succeeded.set(1.0);
+        }
+    }
+
+    /// Takes over the flows of a new config: those that measure the same go on, others begin anew.
+    pub fn take_over(&self, catalog: &Catalog, now: Now) {
+        let birth = self.birth(now);
+        let mut flows = self.flows.write().unwrap_or_else(PoisonError::into_inner);
+        for flow in catalog.fixed() {
+            self.own.instances.expose(&flow.name);
+            let next = match flows.get(&flow.name) {
+                Some(known) if Arc::ptr_eq(known.flow(), flow) => continue,
+                Some(known) => known.with_rules_of(self.fresh(flow, now), birth),
+                None => self.fresh(flow, now),
+            };
+            flows.insert(Arc::clone(&flow.name), Arc::new(next));
+        }
+        let all = catalog.all();
+        let is_gone = |name: &Arc<str>| !all.iter().any(|flow| flow.name == *name);
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|name, _| is_gone(name));
+        for name in flows.keys().filter(|name| is_gone(name)) {
+            retired.entry(Arc::clone(name)).or_insert(now.arrival);
+        }
+    }
+
+    /// Drops the series of flows that the config has no longer and whose instances have long been seen.
+    fn drop_retired(&self, now: Arrival) {
+        if self.retired.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return;
+        }
+        // In the same order as where they are taken over.
+        let mut flows = self.flows.write().unwrap_or_else(PoisonError::into_inner);
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|name, since| {
+            let is_open = flows.get(name).is_some_and(|metrics| metrics.in_flight().0 > 0);
+            if is_open {
+                *since = now;
+            }
+            let is_over = now.since(*since) > SHOWN_AFTER_RETIRING;
+            if is_over {
+                flows.remove(name);
+            }
+            !is_over
+        });
     }
 
     /// Takes in what a request or a sweep did: the only caller of `Metrics::observe`.
@@ -269,7 +326,7 @@ impl Metrics {
     /// A stage that a late event may name: one that the flow has shown, so that strangers cannot make up series.
     fn late_stage<'a>(&self, flow: &Flow, stage: &'a Arc<str>) -> &'a str {
         let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
-        let known = flows.get(&flow.id).is_some_and(|metrics| metrics.knows_stage(stage));
+        let known = flows.get(&flow.name).is_some_and(|metrics| metrics.knows_stage(stage));
         if known { stage } else { "" }
     }
 
@@ -304,34 +361,36 @@ impl Metrics {
     }
 
     /// How many instances of a flow are open, and how many of these for longer than promised.
-    pub fn in_flight(&self, flow: FlowId) -> (u64, u64) {
+    pub fn in_flight(&self, flow: &str) -> (u64, u64) {
         let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
-        flows.get(&flow).map_or((0, 0), |metrics| metrics.in_flight())
+        flows.get(flow).map_or((0, 0), |metrics| metrics.in_flight())
     }
 
     /// The metrics of a flow, created when it is first heard of.
     fn of(&self, flow: &Arc<Flow>, now: Now) -> Arc<FlowMetrics> {
-        if let Some(known) = self.flows.read().unwrap_or_else(PoisonError::into_inner).get(&flow.id) {
+        if let Some(known) = self.flows.read().unwrap_or_else(PoisonError::into_inner).get(&flow.name) {
             return Arc::clone(known);
         }
         let mut flows = self.flows.write().unwrap_or_else(PoisonError::into_inner);
-        let create = || {
-            let bounds =
-                Bounds::from_seconds(flow.buckets.get_or_init(|| Arc::clone(&self.settings.buckets)));
-            let native = NativeLayout::new(self.settings.native_factor, self.settings.native_buckets);
-            let layout = Layout {
-                bounds,
-                shows_classic: self.settings.histograms != Histograms::Native,
-                native: (self.settings.histograms != Histograms::Classic).then_some(native),
-            };
-            let limits = SeriesLimits {
-                series: self.settings.series_per_family,
-                values_per_label: self.settings.values_per_label,
-            };
-            let shares = self.settings.critical_path_histogram;
-            Arc::new(FlowMetrics::new(Arc::clone(flow), layout, limits, shares, self.birth(now)))
+        let fresh = || Arc::new(self.fresh(flow, now));
+        Arc::clone(flows.entry(Arc::clone(&flow.name)).or_insert_with(fresh))
+    }
+
+    /// The metrics of a flow at zero.
+    fn fresh(&self, flow: &Arc<Flow>, now: Now) -> FlowMetrics {
+        let bounds = Bounds::from_seconds(flow.buckets.get_or_init(|| Arc::clone(&self.settings.buckets)));
+        let native = NativeLayout::new(self.settings.native_factor, self.settings.native_buckets);
+        let layout = Layout {
+            bounds,
+            shows_classic: self.settings.histograms != Histograms::Native,
+            native: (self.settings.histograms != Histograms::Classic).then_some(native),
         };
-        Arc::clone(flows.entry(flow.id).or_insert_with(create))
+        let limits = SeriesLimits {
+            series: self.settings.series_per_family,
+            values_per_label: self.settings.values_per_label,
+        };
+        let shares = self.settings.critical_path_histogram;
+        FlowMetrics::new(Arc::clone(flow), layout, limits, shares, self.birth(now))
     }
 
     /// What a series is born with that is new now.
@@ -340,8 +399,10 @@ impl Metrics {
         Birth { now: now.arrival, visible_from, created: now.wall }
     }
 
-    /// Moves series that nothing was added to for long into the overflow. Looks for them now and then only.
+    /// Drops the series of flows that are gone, and moves series that nothing was added to for long into the overflow.
+    /// Looks for these now and then only.
     pub fn expire(&self, now: Now) {
+        self.drop_retired(now.arrival);
         let Some(idle) = self.settings.idle else { return };
         {
             let mut last = self.expired.lock().unwrap_or_else(PoisonError::into_inner);
@@ -366,7 +427,7 @@ impl Metrics {
     pub fn snapshot(&self, now: Now, population: Population) -> Vec<Family> {
         let mut flows: Vec<_> =
             self.flows.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
-        flows.sort_by_key(|metrics| metrics.flow().id);
+        flows.sort_by_key(|metrics| (metrics.flow().id, Arc::clone(&metrics.flow().name)));
         let end = Arrival::since_origin(Duration::MAX);
         let now = if self.show_all.load(Relaxed) { Now { arrival: end, ..now } } else { now };
         let shared = Shared::ALL.into_iter().map(|family| Family {

@@ -82,6 +82,8 @@ pub(super) struct RequestMetrics {
     pub(super) series_wanted: IntGaugeVec,
     pub(super) series_expired: IntCounter,
     pub(super) config_hash: Gauge,
+    pub(super) reload_succeeded: Gauge,
+    pub(super) reloaded_at: Gauge,
     pub(super) build_info: IntGaugeVec,
 }
 
@@ -222,6 +224,23 @@ impl InstanceMetrics {
     }
 }
 
+impl InstanceMetrics {
+    /// Shows the counters of a flow at zero.
+    pub(super) fn expose(&self, flow: &str) {
+        for counter in [
+            &self.reversed,
+            &self.orphan_roots,
+            &self.unanswered_producers,
+            &self.unseen_links,
+            &self.missed_links,
+            &self.uncertain,
+            &self.label_conflicts,
+        ] {
+            counter.with_label_values(&[flow]).inc_by(0);
+        }
+    }
+}
+
 impl TimeMetrics {
     fn new(make: &Maker) -> Self {
         TimeMetrics {
@@ -281,6 +300,14 @@ impl RequestMetrics {
                 "Series that went into an overflow series because nothing was added to them for long.",
             ),
             config_hash: make.gauge("config_hash", "Fingerprint of the config in force."),
+            reload_succeeded: make.gauge(
+                "config_last_reload_successful",
+                "Whether the last config that was read could be taken: 1, or 0 while an older one is in force.",
+            ),
+            reloaded_at: make.gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "When the config in force was taken, in Unix time.",
+            ),
             build_info: make.gauges("build_info", "Version of the program.", &["version"]),
         }
     }

@@ -158,7 +158,8 @@ fn accept_traces_now(
     transport: Transport,
     request: &[u8],
 ) -> Result<MappedSpans, Refusal> {
-    let mut mapper = SpanMapper::new(&pipeline.rules, pipeline.limits.time, pipeline.now());
+    let in_force = pipeline.in_force();
+    let mut mapper = SpanMapper::new(&in_force.rules, pipeline.limits.time, pipeline.now());
     match transport {
         Transport::HttpJson => json::walk(request, &mut mapper)?,
         Transport::Grpc | Transport::HttpProtobuf | Transport::Push => wire::walk(request, &mut mapper)?,
@@ -169,11 +170,12 @@ fn accept_traces_now(
         rejected: mapped.rejected.iter().map(|(reason, count)| (reason.as_str(), *count)).collect(),
         sampled: mapped.sampled,
         overlong_keys: mapped.overlong_keys,
-        truncated: pipeline.rules.take_truncated(),
+        truncated: in_force.rules.take_truncated(),
         warnings: Vec::new(),
     };
     // Decoding may have taken a while: arrival is when the request is applied.
-    pipeline.ingest(transport, &received, std::mem::take(&mut mapped.events), pipeline.now())?;
+    let events = std::mem::take(&mut mapped.events);
+    pipeline.ingest(&in_force, transport, &received, events, pipeline.now())?;
     Ok(mapped)
 }
 

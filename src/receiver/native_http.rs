@@ -20,7 +20,7 @@ use crate::domain::time::Now;
 use crate::mapping::push::{MappedPush, PushError, map_push};
 use crate::mapping::spans::Rejection;
 use crate::metrics::{Received, Transport};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{InForce, Pipeline};
 
 /// How many warnings and errors one reply names.
 const MAX_REPORTED: usize = 100;
@@ -100,11 +100,12 @@ fn accept(pipeline: &Pipeline, body: &[u8]) -> Result<Value, Refusal> {
 }
 
 fn accept_one(pipeline: &Pipeline, push: &Value, now: Now) -> Result<Value, Refusal> {
-    let mapped =
-        map(pipeline, push, now).map_err(|error| Refusal::Undecodable(error.message().to_owned()))?;
+    let in_force = pipeline.in_force();
+    let mapped = map(pipeline, &in_force, push, now)
+        .map_err(|error| Refusal::Undecodable(error.message().to_owned()))?;
     let mut gathered = Gathered::default();
     let mut warnings: Vec<Value> = gathered.take(mapped).into_iter().map(Value::from).collect();
-    if gathered.ingest(pipeline, now)? > 0 {
+    if gathered.ingest(pipeline, &in_force, now)? > 0 {
         warnings.push("this stage was pushed before with other content; the earlier event counts".into());
     }
     let mut reply = json!({ "status": "ok" });
@@ -115,11 +116,12 @@ fn accept_one(pipeline: &Pipeline, push: &Value, now: Now) -> Result<Value, Refu
 }
 
 fn accept_many(pipeline: &Pipeline, pushes: &[&RawValue], now: Now) -> Result<Value, Refusal> {
+    let in_force = pipeline.in_force();
     let mut gathered = Gathered::default();
     let (mut rejected, mut warnings) = (Vec::new(), Vec::new());
     for (index, push) in pushes.iter().enumerate() {
         let read = serde_json::from_str(push.get()).map_err(|error| PushError::Invalid(error.to_string()));
-        match read.and_then(|push| map(pipeline, &push, now)) {
+        match read.and_then(|push| map(pipeline, &in_force, &push, now)) {
             Ok(mapped) => {
                 let room = MAX_REPORTED.saturating_sub(warnings.len());
                 let messages = gathered.take(mapped).into_iter().take(room);
@@ -134,7 +136,7 @@ fn accept_many(pipeline: &Pipeline, pushes: &[&RawValue], now: Now) -> Result<Va
         }
     }
     let (accepted, refused) = (gathered.events.len(), gathered.refused);
-    let conflicts = gathered.ingest(pipeline, now)?;
+    let conflicts = gathered.ingest(pipeline, &in_force, now)?;
     if conflicts > 0 {
         let message =
             format!("{conflicts} stages were pushed before with other content; the earlier events count");
@@ -152,8 +154,8 @@ fn accept_many(pipeline: &Pipeline, pushes: &[&RawValue], now: Now) -> Result<Va
     Ok(reply)
 }
 
-fn map(pipeline: &Pipeline, push: &Value, now: Now) -> Result<MappedPush, PushError> {
-    map_push(push, &pipeline.catalog, &pipeline.limits, now).inspect_err(|error| {
+fn map(pipeline: &Pipeline, in_force: &InForce, push: &Value, now: Now) -> Result<MappedPush, PushError> {
+    map_push(push, &in_force.catalog, &pipeline.limits, now).inspect_err(|error| {
         if matches!(error, PushError::TooManyFlows(_)) {
             pipeline.metrics().flow_refused();
         }
@@ -182,7 +184,7 @@ impl Gathered {
     }
 
     /// Returns how many of them repeat earlier ones with other content.
-    fn ingest(self, pipeline: &Pipeline, now: Now) -> Result<u64, Refusal> {
+    fn ingest(self, pipeline: &Pipeline, in_force: &InForce, now: Now) -> Result<u64, Refusal> {
         let rejected =
             if self.refused > 0 { vec![(Rejection::Push.as_str(), self.refused)] } else { Vec::new() };
         let received = Received {
@@ -193,6 +195,6 @@ impl Gathered {
             truncated: self.truncated,
             warnings: self.warnings.into_iter().collect(),
         };
-        Ok(pipeline.ingest(Transport::Push, &received, self.events, now)?)
+        Ok(pipeline.ingest(in_force, Transport::Push, &received, self.events, now)?)
     }
 }

@@ -56,7 +56,8 @@ impl Recording {
     ) -> Result<(), ReplayError> {
         while let Some(piece) = file.next() {
             let piece = piece?;
-            let mut mapper = SpanMapper::new(&pipeline.rules, pipeline.limits.time, START);
+            let in_force = pipeline.in_force();
+            let mut mapper = SpanMapper::new(&in_force.rules, pipeline.limits.time, START);
             let decoded = match &piece.request {
                 Request::Protobuf(bytes) => wire::walk(bytes, &mut mapper),
                 Request::Json(bytes) => json::walk(bytes, &mut mapper),
@@ -100,7 +101,8 @@ impl Recording {
             let now = clock.now(until);
             sweep_until(pipeline, now.arrival, &clock);
             // Nothing else takes events in, and the pipeline has not been closed.
-            let _conflicts = pipeline.ingest(Transport::HttpJson, &std::mem::take(&mut received), batch, now);
+            let (all, transport) = (std::mem::take(&mut received), Transport::HttpJson);
+            let _conflicts = pipeline.ingest(&pipeline.in_force(), transport, &all, batch, now);
             progress(1.0 - rest.len() as f64 / total as f64);
         }
         sweep_until(pipeline, Arrival::since_origin(Duration::MAX), &clock);

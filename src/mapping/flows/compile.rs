@@ -14,7 +14,7 @@ use crate::domain::flow::{
 use crate::domain::ids::FlowId;
 use crate::domain::names::{check_label_name, check_metric_name, overlap};
 use crate::mapping::condition::{Condition, ExpressionError, PathTable, ValueExpression};
-use crate::mapping::facts::{FlowRule, KeyRule, SpanRules};
+use crate::mapping::facts::{FlowRule, Generation, KeyRule, SpanRules};
 
 /// Where in the config something is wrong with a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,79 @@ pub struct Compiled {
     pub flows: Vec<Arc<Flow>>,
     /// What is read of each span.
     pub rules: SpanRules,
+    /// The configs that are in force for some instance, this one last.
+    pub history: History,
+}
+
+/// The configs under which instances may have been opened: their flows go on serving these.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    generations: Vec<Generation>,
+    versions: Vec<Version>,
+}
+
+/// A version of a flow, and what it came from.
+#[derive(Debug, Clone)]
+struct Version {
+    flow: Arc<Flow>,
+    /// None: the built-in flow.
+    config: Option<FlowConfig>,
+    defaults: Defaults,
+}
+
+impl History {
+    /// The most configs that are kept beside the one in force. Instances that are older still only get spans of flows
+    /// that have not changed since.
+    const MAX_EARLIER: usize = 16;
+
+    /// How often the config has been reloaded.
+    pub fn generation(&self) -> u32 {
+        self.generations.last().map_or(0, |generation| generation.number)
+    }
+
+    /// The flows of the config in force.
+    fn now(&self) -> impl Iterator<Item = &Version> {
+        let flows = self.generations.last().map_or(&[][..], |generation| &generation.flows);
+        flows.iter().filter_map(|flow| self.versions.iter().find(|version| version.flow.id == *flow))
+    }
+
+    /// Versions of flows that the config in force has not.
+    pub fn earlier(&self) -> impl Iterator<Item = &Arc<Flow>> {
+        let is_now = |flow: &FlowId| self.generations.last().is_some_and(|now| now.flows.contains(flow));
+        self.versions.iter().map(|version| &version.flow).filter(move |flow| !is_now(&flow.id))
+    }
+
+    /// Forgets the first configs, of generations below `number`, and too many.
+    pub fn forget_before(&mut self, number: u32) {
+        let surplus = self.generations.len().saturating_sub(Self::MAX_EARLIER + 1);
+        self.generations.drain(..surplus);
+        let now = self.generation();
+        self.generations.retain(|generation| generation.number >= number || generation.number == now);
+        let generations = &self.generations;
+        let is_in_force =
+            |version: &Version| generations.iter().any(|config| config.flows.contains(&version.flow.id));
+        self.versions.retain(is_in_force);
+    }
+
+    /// The id of a version of the flow `name` at `place`, and that of its first version, or the version itself if it
+    /// has not changed.
+    fn number(
+        &self,
+        name: &str,
+        place: usize,
+        config: Option<&FlowConfig>,
+        defaults: &Defaults,
+    ) -> Result<Arc<Flow>, (FlowId, FlowId)> {
+        let generation = if self.generations.is_empty() { 0 } else { self.generation() + 1 };
+        let id = FlowId { place: u32::try_from(place).unwrap_or(u32::MAX), generation };
+        let same = |version: &&Version| version.config.as_ref() == config && version.defaults == *defaults;
+        let known = self.now().filter(|version| *version.flow.name == *name);
+        if let Some(version) = known.filter(same).find(|version| version.flow.id.place == id.place) {
+            return Ok(Arc::clone(&version.flow));
+        }
+        let versions = self.versions.iter().filter(|version| *version.flow.name == *name);
+        Err((id, versions.map(|version| version.flow.home).min().unwrap_or(id)))
+    }
 }
 
 /// Turns what the config says into rules.
@@ -45,15 +118,45 @@ pub fn compile(
     ignore: &[String],
     trace_flow: bool,
 ) -> Result<Compiled, FlowError> {
+    compile_after(History::default(), configs, defaults, ignore, trace_flow)
+}
+
+/// The same for a config that takes the place of others: flows that have not changed stay the same, and those that have
+/// go on serving the instances that were opened under them.
+pub fn compile_after(
+    mut history: History,
+    configs: &[FlowConfig],
+    defaults: &Defaults,
+    ignore: &[String],
+    trace_flow: bool,
+) -> Result<Compiled, FlowError> {
     let mut table = PathTable::default();
     let mut flows: Vec<Arc<Flow>> = Vec::new();
     let mut rules = Vec::new();
+    let mut versions = Vec::new();
     for (place, config) in configs.iter().enumerate() {
         let fail = |(key, message)| FlowError { flow: Some(place), key, expression: None, message };
         check_names(config, &flows, trace_flow).map_err(fail)?;
+        let known = history.number(&config.name, place, Some(config), defaults);
+        let (id, home) = known.as_ref().map_or_else(|numbers| *numbers, |flow| (flow.id, flow.home));
         let mut compiler = Compiler { flow: Some(place), table: &mut table };
-        let (flow, rule) = compiler.flow(FlowId(place as u32), config, defaults)?;
-        flows.push(Arc::new(flow));
+        let (flow, rule) = compiler.flow(id, home, config, defaults)?;
+        let flow = known.unwrap_or_else(|_| Arc::new(flow));
+        let (config, defaults) = (Some(config.clone()), defaults.clone());
+        versions.push(Version { flow: Arc::clone(&flow), config, defaults });
+        flows.push(flow);
+        rules.push(rule);
+    }
+    if trace_flow {
+        let known = history.number(TRACE_FLOW, configs.len(), None, defaults);
+        let flow = known.unwrap_or_else(|(id, home)| Arc::new(built_in(id, home, defaults)));
+        versions.push(Version { flow: Arc::clone(&flow), config: None, defaults: defaults.clone() });
+        flows.push(flow);
+    }
+    for earlier in history.versions.iter().filter(|earlier| !flows.iter().any(|f| f.id == earlier.flow.id)) {
+        let (flow, Some(config)) = (&earlier.flow, &earlier.config) else { continue };
+        let mut compiler = Compiler { flow: None, table: &mut table };
+        let (_, rule) = compiler.flow(flow.id, flow.home, config, &earlier.defaults)?;
         rules.push(rule);
     }
     let ignored = (ignore.iter().enumerate())
@@ -61,20 +164,24 @@ pub fn compile(
             Compiler { flow: None, table: &mut table }.condition(&format!("ignore[{place}]"), text)
         })
         .collect::<Result<_, _>>()?;
-    let built_in = trace_flow.then(|| {
-        let flow = built_in(FlowId(flows.len() as u32), defaults);
-        let id = flow.id;
-        flows.push(Arc::new(flow));
-        id
-    });
-    let rules = SpanRules::new(table, rules, ignored, built_in).with_keys(|table| {
+    let number = if history.generations.is_empty() { 0 } else { history.generation() + 1 };
+    let in_force = Generation { number, flows: flows.iter().map(|flow| flow.id).collect() };
+    history.generations.push(in_force);
+    history.versions.retain(|earlier| !flows.iter().any(|flow| flow.id == earlier.flow.id));
+    history.versions.extend(versions);
+    let built_in = history.versions.iter().filter(|version| version.config.is_none());
+    let built_in = built_in.map(|version| version.flow.id).collect();
+    let generations = history.generations.clone();
+    let rules = SpanRules::new(table, rules, ignored, built_in, generations).with_keys(|table| {
+        let homes = flows.iter().map(|flow| flow.home);
         let keys = configs
             .iter()
+            .zip(homes)
             .enumerate()
-            .map(|(place, config)| Compiler { flow: Some(place), table }.keys(FlowId(place as u32), config));
+            .map(|(place, (config, home))| Compiler { flow: Some(place), table }.keys(home, config));
         Ok(keys.collect::<Result<Vec<_>, _>>()?.concat())
     })?;
-    Ok(Compiled { flows, rules })
+    Ok(Compiled { flows, rules, history })
 }
 
 /// The key that is no expression.
@@ -136,6 +243,7 @@ impl Compiler<'_> {
     fn flow(
         &mut self,
         id: FlowId,
+        home: FlowId,
         config: &FlowConfig,
         defaults: &Defaults,
     ) -> Result<(Flow, FlowRule), FlowError> {
@@ -176,6 +284,7 @@ impl Compiler<'_> {
         let (start, start_condition) = start.unzip();
         let rule = FlowRule {
             id,
+            home,
             also: config.also,
             matches: self.optional("match", config.matches.as_deref())?,
             stage: config.stage.as_deref().map(|text| self.value("stage", text)).transpose()?,
@@ -186,6 +295,7 @@ impl Compiler<'_> {
         };
         let flow = Flow {
             id,
+            home,
             name: config.name.as_str().into(),
             origin: Origin::Configured,
             keys: keys(config),
@@ -359,10 +469,11 @@ fn add_bound(bounds: &mut Vec<f64>, bound: f64) {
 }
 
 /// The flow that takes every trace no other flow takes.
-fn built_in(id: FlowId, defaults: &Defaults) -> Flow {
+fn built_in(id: FlowId, home: FlowId, defaults: &Defaults) -> Flow {
     let label = |name: &str| LabelRule { name: name.into(), pick: Pick::Root, default: "".into() };
     Flow {
         id,
+        home,
         name: TRACE_FLOW.into(),
         origin: Origin::BuiltIn,
         keys: Keys::Trace,

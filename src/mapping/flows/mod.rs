@@ -6,7 +6,7 @@
 mod compile;
 mod config;
 
-pub use compile::{Compiled, FlowError, compile};
+pub use compile::{Compiled, FlowError, History, compile, compile_after};
 pub use config::{
     AtName, BoundaryConfig, Buckets, Defaults, FlowConfig, LabelConfig, MAX_BUCKETS, MIN_SAMPLING_RATIO,
     MeasureName, OnIncompleteName, OneOrMany, OutcomeName, PickName, Preset, SloConfig, check_buckets,

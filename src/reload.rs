@@ -1,0 +1,237 @@
+//! Taking a changed config while the program runs: on SIGHUP, or when its files have changed.
+//!
+//! A config is read and checked as a whole before anything changes; one that is wrong changes nothing, and is told once.
+//! Files are read again to see whether they changed: that works for editors that replace them and for the symbolic
+//! links that Kubernetes swaps under a mounted ConfigMap. What is reloaded are the flows and what they are read by;
+//! all else needs a restart, which is said.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config, ConfigError, Loaded, Override};
+use crate::domain::flow::Flow;
+use crate::domain::time::{Arrival, Now};
+use crate::mapping::flows::{Compiled, History};
+use crate::pipeline::{InForce, Pipeline};
+
+/// Settings that a reload changes; what begins with one of these.
+const RELOADED: [&str; 5] = ["flows", "include", "defaults", "ignore", "trace_flow"];
+
+/// Hears SIGHUP from its creation on.
+#[derive(Debug)]
+pub struct ReloadSignal(Signal);
+
+impl ReloadSignal {
+    /// From now on this signal no longer kills the process.
+    pub fn listen() -> anyhow::Result<Self> {
+        Ok(ReloadSignal(signal(SignalKind::hangup()).context("listening for SIGHUP")?))
+    }
+}
+
+/// Where the config comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// Its main file, if there is one.
+    pub path: Option<PathBuf>,
+    /// What flags and variables set.
+    pub overrides: Vec<Override>,
+}
+
+/// What became of a look at the config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is the one in force, or was refused before.
+    Unchanged,
+    /// It is in force now.
+    Taken,
+    /// It is wrong, and the one before stays in force.
+    Refused(String),
+}
+
+/// Takes configs one after the other.
+#[derive(Debug)]
+pub struct Reloader {
+    pipeline: Arc<Pipeline>,
+    source: Source,
+    /// The settings with which the program started.
+    started_with: Config,
+    in_force: u32,
+    history: History,
+    /// The configs before the one in force of which instances may be open: the first that came after them, and when
+    /// the last of these instances ends.
+    ending: VecDeque<(u32, Arrival)>,
+    /// What was said about the last config that was refused.
+    refused: Option<String>,
+}
+
+impl Reloader {
+    /// A reloader of a pipeline that was built from `loaded`.
+    pub fn new(pipeline: Arc<Pipeline>, source: Source, loaded: &Loaded, history: History) -> Self {
+        Reloader {
+            pipeline,
+            source,
+            started_with: loaded.config.clone(),
+            in_force: loaded.fingerprint,
+            history,
+            ending: VecDeque::new(),
+            refused: None,
+        }
+    }
+
+    /// Looks at the config on every signal and after every `interval`, zero for never, for as long as it is polled.
+    pub async fn run(mut self, mut signal: ReloadSignal, interval: Duration) {
+        loop {
+            let sleep = async {
+                match interval.is_zero() {
+                    true => std::future::pending().await,
+                    false => tokio::time::sleep(interval).await,
+                }
+            };
+            let asked = tokio::select! {
+                _ = signal.0.recv() => true,
+                () = sleep => false,
+            };
+            // Files may hang, as on a network.
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look(asked);
+                self
+            });
+            match looked.await {
+                Ok(reloader) => self = reloader,
+                Err(error) => return error!(%error, "the config is not reloaded any more"),
+            }
+        }
+    }
+
+    /// Looks at the config, takes it if it has changed, and says what became of it. `asked`: somebody waits for an answer.
+    pub fn look(&mut self, asked: bool) -> Outcome {
+        if self.source.path.is_none() {
+            if asked {
+                warn!("SIGHUP: there is no config file to read again");
+            }
+            return Outcome::Unchanged;
+        }
+        let now = self.pipeline.now();
+        let loaded = match config::load(self.source.path.as_deref(), &self.source.overrides) {
+            Ok(loaded) => loaded,
+            Err(error) => return self.refuse(&error, asked, now),
+        };
+        let is_same = loaded.fingerprint == self.in_force;
+        if is_same && self.ending.front().is_none_or(|(_, end)| now.arrival < *end) {
+            let was_refused = self.refused.take().is_some();
+            self.pipeline.metrics().reloaded_again(was_refused);
+            if asked || was_refused {
+                info!("the config is the one in force");
+            }
+            return Outcome::Unchanged;
+        }
+        match self.take(&loaded, now) {
+            Ok(()) => {}
+            Err(error) => return self.refuse(&error, asked, now),
+        }
+        self.refused = None;
+        if !is_same {
+            self.tell(&loaded.config);
+        }
+        Outcome::Taken
+    }
+
+    fn refuse(&mut self, error: &ConfigError, asked: bool, now: Now) -> Outcome {
+        let message = format!("{:#}", anyhow::Error::msg(describe(error)));
+        self.pipeline.metrics().reloaded(false, now);
+        if !asked && self.refused.as_ref() == Some(&message) {
+            return Outcome::Unchanged;
+        }
+        error!("the config was not reloaded, the one before stays in force: {message}");
+        self.refused = Some(message.clone());
+        Outcome::Refused(message)
+    }
+
+    /// Puts a config in force.
+    fn take(&mut self, loaded: &Loaded, now: Now) -> Result<(), ConfigError> {
+        let before = self.pipeline.in_force();
+        let mut history = self.history.clone();
+        while let Some((after, _)) = self.ending.front().filter(|(_, end)| *end <= now.arrival) {
+            history.forget_before(*after);
+            self.ending.pop_front();
+        }
+        let Compiled { flows, rules, mut history } = loaded.compile_after(history)?;
+        history.forget_before(0);
+        let rules = rules.with_value_bytes(self.started_with.limits.value_bytes);
+        let earlier: Vec<Arc<Flow>> = history.earlier().map(Arc::clone).collect();
+        let timers = loaded.config.defaults.timers();
+        let (may_match, generation) = (rules.may_match(), history.generation());
+        let catalog = before.catalog.successor(flows, earlier, timers, may_match, generation);
+        let catalog = catalog.map_err(|(metric, pushed)| loaded.overlap(&metric, &pushed))?;
+        let longest = before.catalog.fixed().iter().map(|flow| flow.timers.max_age);
+        let longest = longest.max().unwrap_or_default().max(before.catalog.default_timers().max_age);
+        self.ending.push_back((generation, now.arrival.plus(longest)));
+        self.pipeline.put_in_force(InForce { catalog, rules }, now);
+        self.pipeline.metrics().config_in_force(loaded.fingerprint);
+        self.pipeline.metrics().reloaded(true, now);
+        self.history = history;
+        self.in_force = loaded.fingerprint;
+        Ok(())
+    }
+
+    fn tell(&self, config: &Config) {
+        info!(hash = self.in_force, "the config was reloaded");
+        let changed = changed_settings(&self.started_with, config);
+        if !changed.is_empty() {
+            warn!("these settings need a restart to take effect: {}", changed.join(", "));
+        }
+    }
+}
+
+fn describe(error: &ConfigError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// The settings that differ and that a reload does not change.
+fn changed_settings(a: &Config, b: &Config) -> Vec<String> {
+    let [a, b] = [a, b].map(|config| {
+        let mut settings = BTreeMap::new();
+        flatten("", &serde_json::to_value(config).unwrap_or_default(), &mut settings);
+        settings
+    });
+    let is_reloaded = |path: &str| RELOADED.iter().any(|reloaded| path.split('.').next() == Some(reloaded));
+    let paths: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let differs = |path: &&String| !is_reloaded(path) && a.get(*path) != b.get(*path);
+    paths.into_iter().filter(differs).cloned().collect()
+}
+
+fn flatten(path: &str, value: &Value, settings: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                flatten(&path, value, settings);
+            }
+        }
+        value => _ = settings.insert(path.to_owned(), value.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_restart_is_named() {
+        let mut other = Config::default();
+        other.listen.http = "127.0.0.1:1".to_owned();
+        other.trace_flow = false;
+        other.defaults.quiet_period = Duration::from_secs(1);
+        assert_eq!(changed_settings(&Config::default(), &other), ["listen.http"]);
+    }
+}
