@@ -157,7 +157,7 @@ impl App {
             ingest.spawn(listener::serve(bound, router, ingest_stopped.clone(), grace));
         }
         let push = native_http::router(Arc::clone(&pipeline), config.push.request_bytes);
-        let web = web::router(Arc::clone(&pipeline), Arc::clone(&status));
+        let web = web::router(Arc::clone(&pipeline), Arc::clone(&status), config.metrics.concurrent_scrapes);
         let shared: Router = match metrics {
             Some(bound) => {
                 serving.spawn(listener::serve(bound, web.clone(), web_stopped.clone(), LAST_ANSWERS));

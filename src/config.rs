@@ -189,6 +189,8 @@ pub struct Metrics {
     pub critical_path_histogram: bool,
     /// Values of each label of a family and flow; label sets with further ones share an overflow series.
     pub values_per_label: usize,
+    /// Scrapes that may be under way at once; further ones are refused.
+    pub concurrent_scrapes: usize,
     /// A series to which nothing was added for so long goes into the overflow series; 0: never.
     #[serde(with = "humantime_serde")]
     pub idle: Duration,
@@ -207,6 +209,7 @@ impl Default for Metrics {
             series_per_family: 2000,
             critical_path_histogram: false,
             values_per_label: 1000,
+            concurrent_scrapes: 8,
             idle: Duration::ZERO,
             histograms: Histograms::Classic,
             native_factor: 1.1,
@@ -325,6 +328,7 @@ impl Config {
             ("limits.traces_per_instance", self.limits.traces_per_instance),
             ("metrics.series_per_family", self.metrics.series_per_family),
             ("metrics.values_per_label", self.metrics.values_per_label),
+            ("metrics.concurrent_scrapes", self.metrics.concurrent_scrapes),
             ("metrics.native_buckets", self.metrics.native_buckets),
         ];
         if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -42,6 +43,8 @@ fn the_page_is_compressed_for_those_who_ask() {
         ("deflate, gzip;q=0.5", true),
         ("*", true),
         ("gzip;q=0", false),
+        ("gzip;Q=0, *", false),
+        ("*;q=0.1, identity", true),
         ("identity", false),
         ("br", false),
         ("", false),
@@ -117,13 +120,33 @@ fn the_metrics_may_have_an_address_of_their_own() {
 }
 
 #[test]
-fn many_scrapes_at_once_all_succeed() {
+fn as_many_scrapes_at_once_as_may_be_succeed_and_others_are_told_to_come_again() {
     let server = Server::patient("");
+    let refused = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..16 {
+        for _ in 0..8 {
             scope.spawn(|| (0..5).for_each(|_| drop(server.scrape())));
         }
     });
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    let reply = server.get("/metrics");
+                    match reply.status {
+                        200 => assert!(reply.text().contains("latency_aggregator_build_info")),
+                        503 => {
+                            assert_eq!(reply.header("retry-after"), "1");
+                            refused.fetch_add(1, Relaxed);
+                        }
+                        other => panic!("{other}"),
+                    }
+                }
+            });
+        }
+    });
+    let counted = server.scrape().sum("latency_aggregator_scrapes_refused_total", &[]);
+    assert_eq!(counted, refused.into_inner() as f64);
 }
 
 #[test]

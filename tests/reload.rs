@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets None or Err has failed")]
 
+mod support;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -18,6 +20,7 @@ use latency_aggregator::metrics::{Received, Transport};
 use latency_aggregator::pipeline::Pipeline;
 use latency_aggregator::reload::{Outcome, Reloader, Source};
 use serde_json::json;
+use support::{Launch, PATIENT, eventually};
 use tempfile::TempDir;
 
 /// When all spans start.
@@ -363,4 +366,41 @@ fn a_thousand_reloads_under_load_lose_nothing() {
     assert_eq!(own("instances_opened_total"), ended, "each instance ends once");
     assert_eq!(program.value(end, "flow_open", &[]), 0.0);
     assert!(own("events_closed_total") > own("events_unmatched_total"), "most of it was measured");
+}
+
+/// With the sockets and the signal.
+#[test]
+fn the_running_program_hears_sighup_and_sees_its_file_change() {
+    let push = |flow: &str| json!({"id": "1", "name": flow, "stage": "placed"});
+    let config = |rest: &str| format!("{PATIENT}{rest}\n");
+    let server = Launch::config(&config("reload: {interval: 0s}\nflows: [{name: a}]")).start();
+    server.push(&push("a"));
+    let open = |flow: &str| server.scrape().sum("flow_open", &[("flow", flow)]);
+    let hash = server.scrape().sum("latency_aggregator_config_hash", &[]);
+    // Not looked at, for nobody has asked for it.
+    server.rewrite_config(&config("reload: {interval: 0s}\nflows: [{name: a}, {name: b}]"));
+    assert!(server.scrape().samples("flow_open", &[("flow", "b")]).is_empty());
+    server.signal("HUP");
+    eventually("the new flow is there", || {
+        !server.scrape().samples("flow_open", &[("flow", "b")]).is_empty()
+    });
+    assert_eq!(open("a"), 1.0, "what is open stays open");
+    assert_ne!(server.scrape().sum("latency_aggregator_config_hash", &[]), hash);
+    // Wrong, and then in need of a restart.
+    server.rewrite_config(&config("flows: [{name: a, nonsense: 1}]"));
+    server.signal("HUP");
+    let succeeded = || server.scrape().sum("latency_aggregator_config_last_reload_successful", &[]);
+    eventually("it is refused", || succeeded() == 0.0);
+    assert!(server.logs().contains("nonsense"), "{}", server.logs());
+    server.rewrite_config(&config("reload: {interval: 100ms}\nflows: [{name: c}]\nlimits: {instances: 7}"));
+    server.signal("HUP");
+    eventually("it is taken", || succeeded() == 1.0);
+    eventually("the log says so", || server.logs().contains("limits.instances, reload.interval"));
+    assert_eq!(open("a"), 1.0, "it has still to end");
+
+    let server = Launch::config(&config("reload: {interval: 100ms}\nflows: [{name: a}]")).start();
+    server.rewrite_config(&config("reload: {interval: 100ms}\nflows: [{name: d}]"));
+    eventually("the new flow is there", || {
+        !server.scrape().samples("flow_open", &[("flow", "d")]).is_empty()
+    });
 }

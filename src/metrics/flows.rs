@@ -426,13 +426,14 @@ impl Recorded {
             }
             if let Some(inside) = stage.inside {
                 let own = flow.stage_buckets.iter().find(|(name, _)| *name == stage.name);
-                let create = || match own {
-                    Some((_, seconds)) => {
+                let histogram = match own {
+                    // Its buckets are no others', so it cannot go into the overflow.
+                    Some((_, seconds)) => self.stage.keep((), &labels, birth, || {
                         Histogram::new(&Layout { bounds: Bounds::from_seconds(seconds), ..layout.clone() })
-                    }
-                    None => Histogram::new(layout),
+                    }),
+                    None => self.stage.get((), &labels, birth, || Histogram::new(layout)),
                 };
-                self.stage.get((), &labels, birth, create).observe(Latency::Finite(inside), weight);
+                histogram.observe(Latency::Finite(inside), weight);
             }
         }
     }

@@ -154,7 +154,8 @@ impl Histogram {
 }
 
 impl Accumulate for Histogram {
-    fn add(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self, _: bool) {
+        debug_assert_eq!(self.bounds, other.bounds, "buckets of one kind only are added up");
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
         }

@@ -11,7 +11,7 @@ mod own;
 mod series;
 pub mod snapshot;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -85,6 +85,10 @@ pub struct Metrics {
     show_all: AtomicBool,
     /// When the process started, by our wall clock.
     started: EventTime,
+    /// The stages that late events have named, by flow.
+    late_stages: Mutex<HashMap<Arc<str>, HashSet<Arc<str>>>>,
+    /// Held while the values are brought up to date that are read, not counted.
+    refreshing: Mutex<()>,
     /// When idle series were looked for last.
     expired: Mutex<Arrival>,
 }
@@ -158,6 +162,8 @@ impl Metrics {
             warned: Warned::default(),
             show_all: AtomicBool::new(false),
             started: now.wall,
+            late_stages: Mutex::default(),
+            refreshing: Mutex::default(),
             expired: Mutex::new(now.arrival),
         };
         for flow in catalog.fixed() {
@@ -202,6 +208,11 @@ impl Metrics {
         self.warned.flow_refused.get_or_init(|| {
             warn!("pushes are refused: they have created as many flows as push.flows allows");
         });
+    }
+
+    /// Counts a scrape that was refused because others were under way.
+    pub fn scrape_refused(&self) {
+        self.own.requests.scrapes_refused.inc();
     }
 
     /// Shows the fingerprint of the config in force.
@@ -326,8 +337,16 @@ impl Metrics {
     /// A stage that a late event may name: one that the flow has shown, so that strangers cannot make up series.
     fn late_stage<'a>(&self, flow: &Flow, stage: &'a Arc<str>) -> &'a str {
         let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
-        let known = flows.get(&flow.name).is_some_and(|metrics| metrics.knows_stage(stage));
-        if known { stage } else { "" }
+        if !flows.get(&flow.name).is_some_and(|metrics| metrics.knows_stage(stage)) {
+            return "";
+        }
+        // Stages may come and go, but what was said of them stays.
+        let mut said = self.late_stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let stages = said.entry(Arc::clone(&flow.name)).or_default();
+        if stages.len() < self.settings.values_per_label {
+            stages.insert(Arc::clone(stage));
+        }
+        if stages.contains(stage) { stage } else { "" }
     }
 
     /// Observes a closed instance, once.
@@ -470,6 +489,8 @@ impl Metrics {
     /// Brings the values up to date that are read, not counted.
     fn refresh(&self, population: Population, flows: &[Arc<FlowMetrics>]) {
         let own = &self.own;
+        // Of two scrapes at once only one may count what has overflown.
+        let _refreshing = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
         let detailed = population.open.saturating_sub(population.stubs);
         own.instances.open.with_label_values(&["detailed"]).set(i64::try_from(detailed).unwrap_or(i64::MAX));
         own.instances

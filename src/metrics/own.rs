@@ -81,6 +81,7 @@ pub(super) struct RequestMetrics {
     pub(super) series_overflow: IntCounterVec,
     pub(super) series_wanted: IntGaugeVec,
     pub(super) series_expired: IntCounter,
+    pub(super) scrapes_refused: IntCounter,
     pub(super) config_hash: Gauge,
     pub(super) reload_succeeded: Gauge,
     pub(super) reloaded_at: Gauge,
@@ -299,6 +300,8 @@ impl RequestMetrics {
                 "series_expired_total",
                 "Series that went into an overflow series because nothing was added to them for long.",
             ),
+            scrapes_refused: make
+                .counter("scrapes_refused_total", "Scrapes refused because as many as may be were under way."),
             config_hash: make.gauge("config_hash", "Fingerprint of the config in force."),
             reload_succeeded: make.gauge(
                 "config_last_reload_successful",

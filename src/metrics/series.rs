@@ -49,34 +49,39 @@ pub(super) struct Birth {
 /// How many series there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SeriesLimits {
-    /// With open labels of their own.
+    /// With open labels of their own; they have [`LABEL_BYTES`] each on average.
     pub(super) series: usize,
     /// Values of each open label.
     pub(super) values_per_label: usize,
 }
 
+/// How long the names and values of open labels of a series are on average at most: each of its lines repeats them.
+pub(super) const LABEL_BYTES: usize = 256;
+
 /// Values that can be added up.
 pub(super) trait Accumulate {
-    /// Adds another value.
-    fn add(&mut self, other: &Self);
+    /// Adds another value; `is_newer` says whether that one was touched later.
+    fn add(&mut self, other: &Self, is_newer: bool);
 }
 
 impl Accumulate for u64 {
-    fn add(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self, _: bool) {
         *self += other;
     }
 }
 
 impl Accumulate for u128 {
-    fn add(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self, _: bool) {
         *self += other;
     }
 }
 
 /// The last duration of several series is the last of any.
 impl Accumulate for f64 {
-    fn add(&mut self, other: &Self) {
-        *self = *other;
+    fn add(&mut self, other: &Self, is_newer: bool) {
+        if is_newer {
+            *self = *other;
+        }
     }
 }
 
@@ -84,8 +89,9 @@ impl Accumulate for f64 {
 #[derive(Debug)]
 pub(super) struct SeriesMap<C, V> {
     series: HashMap<(C, Open), Entry<V>>,
-    /// How many of them have open labels of their own.
+    /// How many of them have open labels of their own, and how long these are together.
     own: usize,
+    label_bytes: usize,
     limits: SeriesLimits,
     /// The values of each open label that the series have.
     values: HashMap<Arc<str>, HashSet<Arc<str>>>,
@@ -96,6 +102,8 @@ pub(super) struct SeriesMap<C, V> {
 
 #[derive(Debug)]
 struct Entry<V> {
+    /// Whether it is there whatever the limits: there are few of them.
+    stays: bool,
     birth: Birth,
     touched: Arrival,
     value: V,
@@ -114,7 +122,8 @@ pub(super) struct Shown<'m, C, V> {
 impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
     /// Without any series.
     pub(super) fn new(limits: SeriesLimits) -> Self {
-        SeriesMap { series: HashMap::new(), own: 0, limits, values: HashMap::new(), refused: 0, wanted: None }
+        let (series, values) = Default::default();
+        SeriesMap { series, own: 0, label_bytes: 0, limits, values, refused: 0, wanted: None }
     }
 
     /// The value of a series, created if it is new; its zero is shown for a while then.
@@ -125,6 +134,10 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
         birth: Birth,
         create: impl FnOnce() -> V,
     ) -> &mut V {
+        // Without labels there is nothing to replace in the overflow.
+        if labels.is_empty() {
+            return self.keep(closed, labels, birth, create);
+        }
         let mut key = (closed, Open::Labels(Arc::clone(labels)));
         if !self.series.contains_key(&key) && !self.admit(labels) {
             let hash = self.series.hasher().hash_one(&key);
@@ -132,8 +145,23 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
             self.refused += 1;
             key.1 = Open::Overflow;
         }
-        let entry =
-            self.series.entry(key).or_insert_with(|| Entry { birth, touched: birth.now, value: create() });
+        self.entry(key, false, birth, create)
+    }
+
+    /// The value of a series that has room whatever the limits, for there are few like it, and that never expires.
+    pub(super) fn keep(
+        &mut self,
+        closed: C,
+        labels: &Arc<[Label]>,
+        birth: Birth,
+        create: impl FnOnce() -> V,
+    ) -> &mut V {
+        self.entry((closed, Open::Labels(Arc::clone(labels))), true, birth, create)
+    }
+
+    fn entry(&mut self, key: (C, Open), stays: bool, birth: Birth, create: impl FnOnce() -> V) -> &mut V {
+        let new = || Entry { stays, birth, touched: birth.now, value: create() };
+        let entry = self.series.entry(key).or_insert_with(new);
         entry.touched = birth.now;
         &mut entry.value
     }
@@ -144,10 +172,14 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
         let has_room = |(name, value): &Label| {
             self.values.get(name).is_none_or(|known| known.contains(value) || known.len() < limit)
         };
-        if self.own >= self.limits.series || !labels.iter().all(has_room) {
+        let bytes = self.label_bytes + length(labels);
+        let is_full =
+            self.own >= self.limits.series || bytes > self.limits.series.saturating_mul(LABEL_BYTES);
+        if is_full || !labels.iter().all(has_room) {
             return false;
         }
         self.own += 1;
+        self.label_bytes = bytes;
         for (name, value) in labels {
             self.values.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
         }
@@ -157,35 +189,39 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
     /// Moves series with open labels that nothing was added to for `idle` into the overflow series. Returns how many.
     pub(super) fn expire(&mut self, birth: Birth, idle: Duration) -> u64 {
         let is_idle = |(_, open): &(C, Open), entry: &mut Entry<V>| {
-            matches!(open, Open::Labels(labels) if !labels.is_empty())
-                && birth.now.since(entry.touched) >= idle
+            let has_labels = matches!(open, Open::Labels(_));
+            has_labels && !entry.stays && birth.now.since(entry.touched) >= idle
         };
         let expired: Vec<_> = self.series.extract_if(is_idle).collect();
         if expired.is_empty() {
             return 0;
         }
         self.own -= expired.len();
+        self.label_bytes = 0;
         self.values.clear();
-        let kept: Vec<Open> = self.series.keys().map(|(_, open)| open.clone()).collect();
-        for (name, value) in kept
-            .iter()
-            .filter_map(|open| match open {
-                Open::Labels(labels) => Some(labels.iter()),
-                Open::Overflow => None,
-            })
-            .flatten()
-        {
-            self.values.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
+        let kept = self.series.iter().filter(|(_, entry)| !entry.stays);
+        let kept = kept.filter_map(|((_, open), _)| match open {
+            Open::Labels(labels) => Some(labels),
+            Open::Overflow => None,
+        });
+        for labels in kept {
+            self.label_bytes += length(labels);
+            for (name, value) in labels.iter() {
+                self.values.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
+            }
         }
         let count = expired.len() as u64;
         for ((closed, _), entry) in expired {
             match self.series.get_mut(&(closed, Open::Overflow)) {
                 Some(overflow) => {
-                    overflow.value.add(&entry.value);
-                    overflow.touched = birth.now;
+                    let is_newer = entry.touched > overflow.touched;
+                    overflow.value.add(&entry.value, is_newer);
+                    overflow.touched = overflow.touched.max(entry.touched);
                 }
                 None => {
-                    let overflow = Entry { birth, touched: birth.now, value: entry.value };
+                    // It is shown at once: these observations have been seen, and sums over all series must not fall.
+                    let birth = Birth { visible_from: birth.now, ..birth };
+                    let overflow = Entry { stays: true, birth, ..entry };
                     self.series.insert((closed, Open::Overflow), overflow);
                 }
             }
@@ -218,6 +254,10 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
         series.sort_unstable_by(|a, b| (a.closed, a.open).cmp(&(b.closed, b.open)));
         series
     }
+}
+
+fn length(labels: &[Label]) -> usize {
+    labels.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 #[cfg(test)]
@@ -274,6 +314,54 @@ mod tests {
             ]
         );
         assert_eq!(map.wanted(), 6);
+    }
+
+    #[test]
+    fn long_labels_take_the_room_of_several() {
+        let mut map = SeriesMap::new(SeriesLimits { series: 4, values_per_label: 100 });
+        let long = "x".repeat(2 * LABEL_BYTES);
+        for (tenant, region) in [("a", "eu"), (&long, "eu"), (&long, "us"), ("b", "eu")] {
+            *map.get((), &labels(tenant, region), at(1), || 0) += 1;
+        }
+        let overflow = ("otel_metric_overflow=true".to_owned(), 1, 1);
+        assert_eq!(shown(&map).len(), 4);
+        assert_eq!(shown(&map).last(), Some(&overflow), "of the second long one");
+    }
+
+    #[test]
+    fn what_stays_needs_no_room_and_does_not_expire() {
+        let mut map = SeriesMap::new(SeriesLimits { series: 1, values_per_label: 1 });
+        for value in ["a", "b", "c"] {
+            *map.keep((), &labels(value, "eu"), at(1), || 0) += 1;
+        }
+        *map.get((), &Arc::from([]), at(1), || 0) += 1;
+        *map.get((), &labels("d", "us"), at(1), || 0) += 1;
+        assert_eq!((shown(&map).len(), map.refused()), (5, 0));
+        assert_eq!(map.expire(at(100), Duration::from_secs(60)), 1, "d");
+        assert_eq!(shown(&map).len(), 5, "with the overflow");
+    }
+
+    #[test]
+    fn what_expires_does_not_vanish_for_a_while() {
+        let mut map = SeriesMap::new(SeriesLimits { series: 9, values_per_label: 9 });
+        *map.get((), &labels("a", "eu"), at(1), || 0_u64) += 5;
+        let later = Birth { visible_from: Arrival::since_origin(Duration::from_secs(85)), ..at(70) };
+        assert_eq!(map.expire(later, Duration::from_secs(60)), 1);
+        let series = map.sorted(Arrival::since_origin(Duration::from_secs(71)));
+        assert_eq!(
+            series.iter().map(|series| (*series.value, series.hidden)).collect::<Vec<_>>(),
+            [(5, false)]
+        );
+    }
+
+    #[test]
+    fn the_last_value_of_several_series_is_that_of_the_last() {
+        let mut map = SeriesMap::new(SeriesLimits { series: 1, values_per_label: 9 });
+        *map.get((), &labels("a", "eu"), at(1), || 0.0) = 1.0;
+        *map.get((), &labels("b", "eu"), at(50), || 0.0) = 2.0;
+        map.expire(at(62), Duration::from_secs(60));
+        let series = map.sorted(Arrival::since_origin(Duration::MAX));
+        assert_eq!(series.iter().map(|series| *series.value).collect::<Vec<_>>(), [2.0]);
     }
 
     #[test]

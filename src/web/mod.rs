@@ -10,10 +10,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::explain::{Closing, FlowOverview};
 use crate::metrics::exposition::Format;
@@ -47,15 +47,19 @@ impl Status {
 struct Web {
     pipeline: Arc<Pipeline>,
     status: Arc<Status>,
+    /// One permit for each scrape that may be under way.
+    scrapes: Arc<Semaphore>,
 }
 
-/// The routes of metrics, the API and health; at the push address, or at one of their own.
-pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>) -> Router {
+/// The routes of metrics, the API and health; at the push address, or at one of their own. `scrapes` may be under way at
+/// once.
+pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>, scrapes: usize) -> Router {
+    let scrapes = Arc::new(Semaphore::new(scrapes.min(Semaphore::MAX_PERMITS)));
     let metrics = Router::new()
         .route("/metrics", get(metrics))
         .route("/api/flows", get(flows))
         .route("/api/flows/{flow}/{key}", get(instance))
-        .with_state(Web { pipeline, status: Arc::clone(&status) });
+        .with_state(Web { pipeline, status: Arc::clone(&status), scrapes });
     metrics.merge(health_router(status))
 }
 
@@ -68,14 +72,29 @@ pub fn health_router(status: Arc<Status>) -> Router {
         .with_state(status)
 }
 
-async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
+async fn metrics(State(web): State<Web>, method: Method, headers: HeaderMap) -> Response {
+    // A page may be large: as many at once as there are likely to be Prometheus servers.
+    let Ok(permit) = Arc::clone(&web.scrapes).try_acquire_owned() else {
+        web.pipeline.metrics().scrape_refused();
+        let error = "too many scrapes at once (metrics.concurrent_scrapes); try again\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], error).into_response();
+    };
     // Formatting many series takes a while: not on a thread that also takes requests in.
     let pipeline = Arc::clone(&web.pipeline);
-    let is_last = web.status.closed.load(Relaxed);
+    let is_last = web.status.closed.load(Relaxed) && method == Method::GET;
     let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::negotiate(&accept.join(","));
-    let render = move || format.render(&pipeline.snapshot(pipeline.now()));
-    let Ok(page) = tokio::task::spawn_blocking(render).await else {
+    let is_compressed = accepts_gzip(&headers);
+    let render = move || {
+        // Held until it is done, also if nobody waits any more.
+        let _permit = permit;
+        let page = format.render(&pipeline.snapshot(pipeline.now()));
+        match is_compressed.then(|| gzip(&page)).flatten() {
+            Some(compressed) => (compressed, true),
+            None => (page, false),
+        }
+    };
+    let Ok((page, is_compressed)) = tokio::task::spawn_blocking(render).await else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     if is_last {
@@ -85,14 +104,10 @@ async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
     let content_type = HeaderValue::try_from(format.content_type());
     response_headers.insert(CONTENT_TYPE, content_type.expect("all content types are plain ASCII"));
     response_headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
-    let compressed = if accepts_gzip(&headers) { gzip(&page) } else { None };
-    match compressed {
-        Some(compressed) => {
-            response_headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            (response_headers, compressed).into_response()
-        }
-        None => (response_headers, page).into_response(),
+    if is_compressed {
+        response_headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
+    (response_headers, page).into_response()
 }
 
 /// One flow in the list of all.
@@ -142,15 +157,16 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response {
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|coding| {
+    let codings = values.flat_map(|value| value.split(',')).map(|coding| {
         let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
-        let quality = parameters
-            .trim()
-            .strip_prefix("q=")
-            .map_or(Some(1.0), |quality| quality.trim().parse::<f32>().ok());
-        matches!(name.trim().to_ascii_lowercase().as_str(), "gzip" | "*")
-            && quality.is_some_and(|quality| quality > 0.0)
-    })
+        let parameters = parameters.trim().to_ascii_lowercase();
+        let quality = parameters.strip_prefix("q=").map_or(Ok(1.0), |quality| quality.trim().parse::<f32>());
+        (name.trim().to_ascii_lowercase(), quality.is_ok_and(|quality| quality > 0.0))
+    });
+    let codings: Vec<(String, bool)> = codings.collect();
+    let of = |name: &str| codings.iter().find(|(known, _)| known == name).map(|(_, is_wanted)| *is_wanted);
+    // What is named goes before what stands for all others.
+    of("gzip").or_else(|| of("*")).unwrap_or(false)
 }
 
 fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {

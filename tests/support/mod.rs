@@ -106,7 +106,7 @@ impl Launch {
                 written.push('\n');
             }
         });
-        let mut server = Server { child, logs, started: Vec::new(), client: client(), _folder: self.folder };
+        let mut server = Server { child, logs, started: Vec::new(), client: client(), folder: self.folder };
         server.started = server.start_up_lines(&lines);
         server
     }
@@ -166,7 +166,7 @@ pub(crate) struct Server {
     logs: Arc<Mutex<String>>,
     started: Vec<String>,
     client: Client,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Drop for Server {
@@ -199,6 +199,11 @@ impl Server {
             }
         }
         seen
+    }
+
+    /// Puts another text in the place of the config.
+    pub(crate) fn rewrite_config(&self, text: &str) {
+        std::fs::write(self.folder.path().join("config.yaml"), text).expect("a written file");
     }
 
     pub(crate) fn start_up(&self) -> &[String] {
