@@ -26,6 +26,8 @@ pub mod reload;
 
 pub mod replay;
 
+pub mod load;
+
 pub mod app;
 
 pub mod cli;

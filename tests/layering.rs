@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// The folders and files of `src`, and the parts of the crate that each may name.
-const MAY_KNOW: [(&str, &[&str]); 15] = [
+const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("domain", &["domain"]),
     ("mapping", &["mapping", "domain"]),
     ("aggregator", &["aggregator", "domain"]),
@@ -17,13 +17,14 @@ const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("web", &["web", "pipeline", "metrics", "explain"]),
     ("listener", &[]),
     ("config", &["config", "mapping", "metrics"]),
+    ("load", &["load"]),
     ("reload", &["config", "domain", "mapping", "pipeline"]),
     ("replay", &["replay", "pipeline", "metrics", "mapping", "domain"]),
     (
         "cli",
         &[
-            "app", "config", "domain", "explain", "mapping", "metrics", "pipeline", "recent", "reload",
-            "replay",
+            "app", "config", "domain", "explain", "load", "mapping", "metrics", "pipeline", "recent",
+            "reload", "replay",
         ],
     ),
     (
@@ -47,15 +48,15 @@ const MAY_KNOW: [(&str, &[&str]); 15] = [
 /// Crates that only some parts may name.
 const CRATES: [(&str, &[&str]); 10] = [
     ("axum", &["receiver", "web", "listener", "app"]),
-    ("hyper", &["listener", "cli"]),
+    ("hyper", &["listener", "load", "cli"]),
     ("tonic", &["receiver"]),
-    ("opentelemetry_proto", &["receiver", "replay"]),
+    ("opentelemetry_proto", &["receiver", "replay", "load"]),
     ("opentelemetry", &["mapping"]),
     ("prometheus", &["metrics"]),
     ("dashmap", &["aggregator", "mapping"]),
     ("serde_json", &["mapping", "receiver", "web", "config", "reload", "replay", "cli"]),
     ("serde_saphyr", &["config"]),
-    ("tokio", &["pipeline", "receiver", "web", "listener", "app", "reload", "cli", "main"]),
+    ("tokio", &["pipeline", "receiver", "web", "listener", "app", "reload", "load", "cli", "main"]),
 ];
 
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 use serde_json::{Map, Value};
 
 use crate::config::{Override, Setting, settings};
+use crate::load::{Layout, Plan, Protocol};
 
 /// What to do.
 #[derive(Debug)]
@@ -14,6 +15,7 @@ pub(super) enum Command {
     Check { file: PathBuf, overrides: Vec<Override>, traces: Vec<PathBuf> },
     Replay { config: Option<PathBuf>, overrides: Vec<Override>, files: Vec<PathBuf>, as_json: bool },
     Push { url: String, push: Value },
+    Load { plan: Plan, metrics: Option<String> },
     Dashboard { config: Option<PathBuf>, overrides: Vec<Override> },
     Rules { config: Option<PathBuf>, overrides: Vec<Override> },
 }
@@ -40,6 +42,7 @@ pub(super) fn parse() -> Command {
             as_json: matches.get_one::<String>("output").is_some_and(|format| format == "json"),
         },
         Some(("push", matches)) => push(matches),
+        Some(("load", matches)) => load(matches),
         Some(("dashboard", matches)) => {
             Command::Dashboard { config: config(matches), overrides: overrides(matches) }
         }
@@ -116,6 +119,7 @@ pub(super) fn command() -> Clap {
                 .args(setting_arguments()),
         )
         .subcommand(push_command())
+        .subcommand(load_command())
         .subcommand(
             Clap::new("dashboard")
                 .about("Prints a dashboard for Grafana, with the flows of the config to choose from")
@@ -228,6 +232,94 @@ fn push_command() -> Clap {
                 .value_parser(clap::value_parser!(f64)),
         )
         .arg(Arg::new("final").long("final").action(ArgAction::SetTrue).help("This event ends the flow"))
+}
+
+fn load_command() -> Clap {
+    let number = |name: &'static str, default: &'static str, help: &'static str| {
+        let parser = clap::value_parser!(u32).range(1..=1_000_000);
+        Arg::new(name).long(name).value_name("NUMBER").default_value(default).value_parser(parser).help(help)
+    };
+    Clap::new("load")
+        .about("Sends events as fast as they are acknowledged, or at a rate: to size an installation")
+        .arg(
+            Arg::new("url")
+                .long("url")
+                .value_name("URL")
+                .help("Where to; default: the usual port of the protocol on 127.0.0.1"),
+        )
+        .arg(
+            Arg::new("protocol")
+                .long("protocol")
+                .value_parser(["grpc", "http", "push"])
+                .default_value("grpc")
+                .help("OTLP over gRPC, OTLP over HTTP as protobuf, or one push a request"),
+        )
+        .arg(number("spans", "100", "Spans in a request"))
+        .arg(number("trace-spans", "8", "Spans in a trace, or events in a pushed flow"))
+        .arg(
+            Arg::new("layout")
+                .long("layout")
+                .value_parser(["adjacent", "interleaved", "split"])
+                .default_value("adjacent")
+                .help("Whole traces one behind the other, whole traces mixed, or each span in a request of its own"),
+        )
+        .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Compress requests"))
+        .arg(number("connections", "4", "Connections"))
+        .arg(number("in-flight", "1", "Requests under way on each connection"))
+        .arg(
+            Arg::new("rate")
+                .long("rate")
+                .value_name("NUMBER")
+                .value_parser(parse_rate)
+                .help("Requests a second; default: the next as soon as one is acknowledged"),
+        )
+        .arg(
+            Arg::new("duration")
+                .long("duration")
+                .value_name("TIME")
+                .default_value("10s")
+                .value_parser(humantime::parse_duration)
+                .help("For how long"),
+        )
+        .arg(
+            Arg::new("metrics")
+                .long("metrics")
+                .value_name("URL")
+                .help("The receiver's metrics page, such as http://127.0.0.1:7070/metrics: checks that each event was counted once"),
+        )
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "expected a number of requests a second, more than 0".to_owned())
+}
+
+fn load(matches: &ArgMatches) -> Command {
+    let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
+    let number = |name: &str| matches.get_one::<u32>(name).map_or(1, |number| *number as usize);
+    let (protocol, usual) = match text("protocol") {
+        Some("http") => (Protocol::Http, "http://127.0.0.1:4318"),
+        Some("push") => (Protocol::Push, "http://127.0.0.1:7070"),
+        _ => (Protocol::Grpc, "http://127.0.0.1:4317"),
+    };
+    let layout = match text("layout") {
+        Some("interleaved") => Layout::Interleaved,
+        Some("split") => Layout::Split,
+        _ => Layout::Adjacent,
+    };
+    let plan = Plan {
+        url: text("url").unwrap_or(usual).to_owned(),
+        protocol,
+        spans: number("spans"),
+        trace_spans: number("trace-spans"),
+        layout,
+        gzip: matches.get_flag("gzip"),
+        connections: number("connections"),
+        in_flight: number("in-flight"),
+        rate: matches.get_one("rate").copied(),
+        duration: *matches.get_one("duration").expect("it has a default"),
+    };
+    Command::Load { plan, metrics: text("metrics").map(str::to_owned) }
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {

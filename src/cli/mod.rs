@@ -2,6 +2,7 @@
 
 mod arguments;
 mod check;
+mod load;
 mod monitoring;
 mod push;
 mod replay;
@@ -27,6 +28,9 @@ pub async fn run() -> anyhow::Result<()> {
             replay::run(config.as_deref(), &overrides, &files, as_json, std::io::stdout().lock())
         }
         Command::Push { url, push } => push::run(&url, &push).await,
+        Command::Load { plan, metrics } => {
+            load::run(&plan, metrics.as_deref(), std::io::stdout().lock()).await
+        }
         Command::Dashboard { config, overrides } => {
             monitoring::dashboard(config.as_deref(), &overrides, std::io::stdout().lock())
         }

@@ -16,8 +16,10 @@ use super::names::overlap;
 pub struct Catalog {
     /// In file order; the built-in flow comes last, if it is on.
     fixed: Box<[Arc<Flow>]>,
-    /// Versions of flows that this config has not, and of which instances or tombstones may be left.
+    /// Versions of flows that this config has not, and that go on serving the instances that they have.
     earlier: Vec<Arc<Flow>>,
+    /// All other versions there were, as far back as instances and tombstones may name them; the newest come last.
+    buried: Vec<Arc<Flow>>,
     generation: u32,
     unmatched: Arc<Flow>,
     spans_may_match: bool,
@@ -43,6 +45,9 @@ struct Pushed {
 /// The place of the first flow that pushes create: behind all others, however many these become.
 pub const PUSHED: u32 = 1 << 30;
 
+/// How many versions of flows are remembered that serve nothing any more.
+const MAX_BURIED: usize = 4096;
+
 /// Why a push cannot create a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CannotCreate {
@@ -58,8 +63,17 @@ impl Catalog {
     pub fn new(fixed: Vec<Arc<Flow>>, timers: Timers, spans_may_match: bool, limits: Limits) -> Self {
         debug_assert!((0..).zip(&fixed).all(|(place, flow)| flow.id.place == place));
         let unmatched = Arc::new(plain(FlowId::NONE, Arc::from(""), Origin::BuiltIn, timers));
-        let (earlier, pushed) = Default::default();
-        Catalog { fixed: fixed.into(), earlier, generation: 0, unmatched, spans_may_match, pushed, limits }
+        let (earlier, buried, pushed) = Default::default();
+        Catalog {
+            fixed: fixed.into(),
+            earlier,
+            buried,
+            generation: 0,
+            unmatched,
+            spans_may_match,
+            pushed,
+            limits,
+        }
     }
 
     /// The catalog that takes the place of this one: with other `fixed` flows, `earlier` versions of them, and the same
@@ -81,10 +95,15 @@ impl Catalog {
                 }
             }
         }
+        let known: Vec<FlowId> = fixed.iter().chain(&earlier).map(|flow| flow.id).collect();
+        let all = self.buried.iter().chain(&self.earlier).chain(&self.fixed);
+        let mut buried: Vec<Arc<Flow>> =
+            all.filter(|flow| !known.contains(&flow.id)).map(Arc::clone).collect();
+        buried.drain(..buried.len().saturating_sub(MAX_BURIED));
         let pushed = Arc::clone(&self.pushed);
         let unmatched = Flow { timers, ..Flow::clone(&self.unmatched) };
         let next = Catalog::new(fixed, timers, spans_may_match, self.limits);
-        Ok(Catalog { earlier, generation, unmatched: Arc::new(unmatched), pushed, ..next })
+        Ok(Catalog { earlier, buried, generation, unmatched: Arc::new(unmatched), pushed, ..next })
     }
 
     /// The versions of a flow before the one in force, by the id of its first one.
@@ -152,7 +171,8 @@ impl Catalog {
 impl Rules for Catalog {
     fn flow(&self, id: FlowId) -> Arc<Flow> {
         let fixed = self.fixed.get(id.place as usize).filter(|flow| flow.id == id);
-        if let Some(flow) = fixed.or_else(|| self.earlier.iter().find(|flow| flow.id == id)) {
+        let mut others = self.earlier.iter().chain(self.buried.iter().rev());
+        if let Some(flow) = fixed.or_else(|| others.find(|flow| flow.id == id)) {
             return Arc::clone(flow);
         }
         let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
