@@ -210,6 +210,7 @@ impl Plan {
                     .with(Flags::SKEWED.when(*skewed))
                     .with(Flags::PARENT_IS_LOCAL.when(*local && *parent != 0));
                 let facts = Facts {
+                    origin: Facts::origin_of(STAGES[*service], None),
                     service: STAGES[*service].into(),
                     name: "".into(),
                     threshold: 0,
@@ -231,6 +232,7 @@ impl Plan {
                 let labels =
                     said.filter_map(|(name, value)| Some(((*name).into(), VALUES[(*value)?].into())));
                 let facts = Facts {
+                    origin: Facts::origin_of(STAGES[*stage], Some(self.id(*flow))),
                     service: STAGES[*stage].into(),
                     name: "".into(),
                     threshold: 0,

@@ -393,6 +393,7 @@ fn repeated_events_leave_no_more_entries_in_the_calendar_than_one() {
         time_to_live: wait,
     };
     let facts = Facts {
+        origin: 1,
         service: stage,
         name: Arc::from(""),
         threshold: 0,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an id always means the same flow, and the number of flows that pushes create is bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ pub struct Catalog {
     fixed: Box<[Arc<Flow>]>,
     /// Versions of flows that this config has not, and that go on serving the instances that they have.
     earlier: Vec<Arc<Flow>>,
-    /// All other versions there were, as far back as instances and tombstones may name them; the newest come last.
-    buried: Vec<Arc<Flow>>,
+    /// All versions there have been, as far back as instances and tombstones may name them; the newest come last. Shared
+    /// with the catalogs before and after this one: whoever still works with an older one meets newer instances, too.
+    versions: Arc<RwLock<VecDeque<Arc<Flow>>>>,
     generation: u32,
     unmatched: Arc<Flow>,
     spans_may_match: bool,
@@ -45,8 +46,8 @@ struct Pushed {
 /// The place of the first flow that pushes create: behind all others, however many these become.
 pub const PUSHED: u32 = 1 << 30;
 
-/// How many versions of flows are remembered that serve nothing any more.
-const MAX_BURIED: usize = 4096;
+/// How many versions of flows are remembered.
+const MAX_VERSIONS: usize = 4096;
 
 /// Why a push cannot create a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,11 +64,12 @@ impl Catalog {
     pub fn new(fixed: Vec<Arc<Flow>>, timers: Timers, spans_may_match: bool, limits: Limits) -> Self {
         debug_assert!((0..).zip(&fixed).all(|(place, flow)| flow.id.place == place));
         let unmatched = Arc::new(plain(FlowId::NONE, Arc::from(""), Origin::BuiltIn, timers));
-        let (earlier, buried, pushed) = Default::default();
+        let versions = Arc::new(RwLock::new(fixed.iter().map(Arc::clone).collect()));
+        let (earlier, pushed) = Default::default();
         Catalog {
             fixed: fixed.into(),
             earlier,
-            buried,
+            versions,
             generation: 0,
             unmatched,
             spans_may_match,
@@ -95,15 +97,18 @@ impl Catalog {
                 }
             }
         }
-        let known: Vec<FlowId> = fixed.iter().chain(&earlier).map(|flow| flow.id).collect();
-        let all = self.buried.iter().chain(&self.earlier).chain(&self.fixed);
-        let mut buried: Vec<Arc<Flow>> =
-            all.filter(|flow| !known.contains(&flow.id)).map(Arc::clone).collect();
-        buried.drain(..buried.len().saturating_sub(MAX_BURIED));
+        {
+            let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
+            let new = fixed.iter().filter(|flow| flow.id.generation == generation);
+            versions.extend(new.map(Arc::clone));
+            let surplus = versions.len().saturating_sub(MAX_VERSIONS.max(fixed.len()));
+            versions.drain(..surplus);
+        }
+        let versions = Arc::clone(&self.versions);
         let pushed = Arc::clone(&self.pushed);
         let unmatched = Flow { timers, ..Flow::clone(&self.unmatched) };
         let next = Catalog::new(fixed, timers, spans_may_match, self.limits);
-        Ok(Catalog { earlier, buried, generation, unmatched: Arc::new(unmatched), pushed, ..next })
+        Ok(Catalog { earlier, versions, generation, unmatched: Arc::new(unmatched), pushed, ..next })
     }
 
     /// The versions of a flow before the one in force, by the id of its first one.
@@ -171,9 +176,13 @@ impl Catalog {
 impl Rules for Catalog {
     fn flow(&self, id: FlowId) -> Arc<Flow> {
         let fixed = self.fixed.get(id.place as usize).filter(|flow| flow.id == id);
-        let mut others = self.earlier.iter().chain(self.buried.iter().rev());
-        if let Some(flow) = fixed.or_else(|| others.find(|flow| flow.id == id)) {
+        if let Some(flow) = fixed.or_else(|| self.earlier.iter().find(|flow| flow.id == id)) {
             return Arc::clone(flow);
+        }
+        if id.place < PUSHED {
+            let versions = self.versions.read().unwrap_or_else(PoisonError::into_inner);
+            let known = versions.iter().rev().find(|flow| flow.id == id);
+            return Arc::clone(known.unwrap_or(&self.unmatched));
         }
         let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
         let place = id.place.checked_sub(PUSHED).map(|place| place as usize);

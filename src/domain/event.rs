@@ -109,6 +109,8 @@ impl Flags {
 pub struct Facts {
     /// `service.name`; for a push, its stage. Part of the event's identity.
     pub service: Arc<str>,
+    /// What [`Self::origin_of`] makes of that.
+    pub origin: u32,
     /// The span's name, for people; empty for a push.
     pub name: Arc<str>,
     /// Of how many traces the sampler let none through: the rejection threshold of OpenTelemetry's consistent
@@ -168,6 +170,14 @@ pub struct PushFacts {
 }
 
 impl Facts {
+    /// Tells services apart, and stages of pushed flows: half a hash of the service, or of the stage and the flow.
+    pub fn origin_of(service: &str, pushed_to: Option<FlowId>) -> u32 {
+        let mut hasher = DefaultHasher::new();
+        service.hash(&mut hasher);
+        pushed_to.hash(&mut hasher);
+        (hasher.finish() >> 32) as u32
+    }
+
     /// The first flow that the event matches, for an instance that was opened under the config of this generation: a
     /// trace's own, or (the id of its first version) that of a flow that is `also` there.
     pub fn matched_through(&self, lens: Option<FlowId>, generation: u32) -> Option<FlowId> {
@@ -220,11 +230,8 @@ impl Identity {
 impl Event {
     /// What tells it apart from the other events of its instance.
     pub fn identity(&self) -> Identity {
-        let mut hasher = DefaultHasher::new();
-        self.facts.service.hash(&mut hasher);
-        self.facts.push.as_ref().map(|push| push.home).hash(&mut hasher);
         let is_final = self.kind == Kind::Push && self.flags.has(Flags::FINAL);
-        Identity { span: self.span, kind: self.kind, origin: (hasher.finish() >> 32) as u32, is_final }
+        Identity { span: self.span, kind: self.kind, origin: self.facts.origin, is_final }
     }
 
     /// Whether both are reports of the same thing: for spans (span id, kind, service), for pushes (flow, stage, final).

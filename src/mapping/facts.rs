@@ -27,10 +27,54 @@ pub struct SpanRules {
     /// How many of the paths the interned outcome depends on; what comes behind is read for keys and links only.
     interned: usize,
     operations: Vec<Slot>,
+    index: PathIndex,
     /// Label and stage values are cut to this many bytes.
     value_bytes: usize,
     cache: DashMap<Box<[u8]>, Interned, foldhash::quality::RandomState>,
     truncated: AtomicU64,
+}
+
+/// The places of paths among those that are read.
+#[derive(Debug, Default)]
+pub struct PathIndex {
+    /// Attributes by the length of their key, which tells most of them apart.
+    resource: Vec<Vec<(Box<str>, usize)>>,
+    span: Vec<Vec<(Box<str>, usize)>>,
+    /// Everything else.
+    pub fields: Vec<(usize, Path)>,
+}
+
+impl PathIndex {
+    fn of(paths: &[Path]) -> Self {
+        let mut index = PathIndex::default();
+        let add = |lengths: &mut Vec<Vec<(Box<str>, usize)>>, key: &str, slot: usize| {
+            lengths.resize_with(lengths.len().max(key.len() + 1), Vec::new);
+            lengths[key.len()].push((key.into(), slot));
+        };
+        for (slot, path) in paths.iter().enumerate() {
+            match path {
+                Path::ResourceAttribute(key) => add(&mut index.resource, key, slot),
+                Path::SpanAttribute(key) => add(&mut index.span, key, slot),
+                field => index.fields.push((slot, field.clone())),
+            }
+        }
+        index
+    }
+
+    /// The slot of a resource's attribute, if it is read.
+    pub fn resource_attribute(&self, key: &[u8]) -> Option<usize> {
+        find(&self.resource, key)
+    }
+
+    /// The slot of a span's attribute, if it is read.
+    pub fn span_attribute(&self, key: &[u8]) -> Option<usize> {
+        find(&self.span, key)
+    }
+}
+
+fn find(lengths: &[Vec<(Box<str>, usize)>], key: &[u8]) -> Option<usize> {
+    let known = lengths.get(key.len())?.iter().find(|(known, _)| known.as_bytes() == key);
+    known.map(|(_, slot)| *slot)
 }
 
 /// Facts and whether an `ignore` condition holds.
@@ -126,6 +170,7 @@ impl SpanRules {
             keys: Vec::new(),
             interned: 0,
             operations: Vec::new(),
+            index: PathIndex::default(),
             value_bytes: 256,
             cache: DashMap::default(),
             truncated: AtomicU64::new(0),
@@ -143,7 +188,13 @@ impl SpanRules {
         self.operations = ["messaging.operation.type", "messaging.operation"]
             .map(|key| self.table.slot(Path::SpanAttribute(key.into())))
             .into();
+        self.index = PathIndex::of(self.table.paths());
         Ok(self)
+    }
+
+    /// Where the paths are.
+    pub fn index(&self) -> &PathIndex {
+        &self.index
     }
 
     /// How many of the paths, the first ones, the outcome depends on.
@@ -241,6 +292,7 @@ impl SpanRules {
         };
         let before = before.iter().map(|generation| (generation.number, matches(generation)));
         let facts = Facts {
+            origin: Facts::origin_of(&service, None),
             service,
             name,
             threshold,

@@ -130,6 +130,7 @@ pub fn map_push(
     let earlier = catalog.earlier(flow.home).iter().map(|earlier| (earlier.id, view(earlier))).collect();
     let view = view(&flow);
     let facts = Facts {
+        origin: Facts::origin_of(&stage, Some(flow.home)),
         service: Arc::clone(&stage),
         name: Arc::from(""),
         threshold: 0,

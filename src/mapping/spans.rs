@@ -131,7 +131,10 @@ pub struct SpanMapper<'r> {
     resource: Values,
     scope: Values,
     span: Values,
+    /// Of the span that was read last; it begins with what all spans of a scope share.
     fingerprint: Vec<u8>,
+    /// How long that is; 0 while it is not known.
+    shared: usize,
     links: Vec<Joint>,
     also: Vec<FlowId>,
     mapped: MappedSpans,
@@ -150,6 +153,7 @@ impl<'r> SpanMapper<'r> {
             scope: Values::new(slots),
             span: Values::new(slots),
             fingerprint: Vec::new(),
+            shared: 0,
             links: Vec::new(),
             also: rules.also().collect(),
             mapped: MappedSpans::default(),
@@ -232,12 +236,12 @@ impl<'r> SpanMapper<'r> {
         is_root: bool,
         threshold: u64,
     ) -> super::facts::Interned {
-        for (slot, path) in self.rules.paths().iter().enumerate() {
+        for (slot, path) in &self.rules.index().fields {
             match path {
-                Path::SpanName => self.span.set_text(slot, span.name),
-                Path::SpanKind => self.span.set(slot, Stored::Int(span.kind.into())),
-                Path::StatusCode => self.span.set(slot, Stored::Int(span.status_code.into())),
-                Path::StatusMessage => self.span.set_text(slot, span.status_message),
+                Path::SpanName => self.span.set_text(*slot, span.name),
+                Path::SpanKind => self.span.set(*slot, Stored::Int(span.kind.into())),
+                Path::StatusCode => self.span.set(*slot, Stored::Int(span.status_code.into())),
+                Path::StatusMessage => self.span.set_text(*slot, span.status_message),
                 Path::ResourceAttribute(_)
                 | Path::ScopeName
                 | Path::ScopeVersion
@@ -245,14 +249,19 @@ impl<'r> SpanMapper<'r> {
             }
         }
         let is_entry = is_root || matches!(kind, Kind::Server | Kind::Consumer);
-        self.fingerprint.clear();
+        let slots = self.rules.interned();
+        if self.shared == 0 {
+            self.fingerprint.clear();
+            self.resource.write_fingerprint(slots, &mut self.fingerprint);
+            self.scope.write_fingerprint(slots, &mut self.fingerprint);
+            self.shared = self.fingerprint.len();
+        }
+        self.fingerprint.truncate(self.shared);
         self.fingerprint.push(u8::from(is_root) | u8::from(is_entry) << 1 | u8::from(threshold > 0) << 2);
         if threshold > 0 {
             self.fingerprint.extend_from_slice(&threshold.to_le_bytes());
         }
-        for values in [&self.resource, &self.scope, &self.span] {
-            values.write_fingerprint(self.rules.interned(), &mut self.fingerprint);
-        }
+        self.span.write_fingerprint(slots, &mut self.fingerprint);
         if let Some(known) = self.rules.known(&self.fingerprint) {
             return known;
         }
@@ -262,11 +271,6 @@ impl<'r> SpanMapper<'r> {
         let slots = Slots { values: &values, is_root_span: is_root };
         self.rules.learn(&self.fingerprint, &slots, is_entry, threshold)
     }
-
-    /// The slot of the attribute `key` among those that are read.
-    fn slot(&self, matches: impl Fn(&Path) -> bool) -> Option<usize> {
-        self.rules.paths().iter().position(matches)
-    }
 }
 
 impl TraceVisitor for SpanMapper<'_> {
@@ -274,10 +278,12 @@ impl TraceVisitor for SpanMapper<'_> {
         self.resource.clear();
         self.scope.clear();
         self.span.clear();
+        self.shared = 0;
     }
 
     fn resource_attribute(&mut self, key: Text<'_>, value: otlp::Value<'_>) {
-        if let Some(slot) = self.slot(|path| matches!(path, Path::ResourceAttribute(name) if key == **name)) {
+        if let Some(slot) = self.rules.index().resource_attribute(key.as_bytes()) {
+            self.shared = 0;
             self.resource.set_value(slot, value);
         }
     }
@@ -285,17 +291,18 @@ impl TraceVisitor for SpanMapper<'_> {
     fn scope(&mut self, name: Text<'_>, version: Text<'_>) {
         self.scope.clear();
         self.span.clear();
-        for (slot, path) in self.rules.paths().iter().enumerate() {
+        self.shared = 0;
+        for (slot, path) in &self.rules.index().fields {
             match path {
-                Path::ScopeName => self.scope.set_text(slot, name),
-                Path::ScopeVersion => self.scope.set_text(slot, version),
+                Path::ScopeName => self.scope.set_text(*slot, name),
+                Path::ScopeVersion => self.scope.set_text(*slot, version),
                 _ => {}
             }
         }
     }
 
     fn span_attribute(&mut self, key: Text<'_>, value: otlp::Value<'_>) {
-        if let Some(slot) = self.slot(|path| matches!(path, Path::SpanAttribute(name) if key == **name)) {
+        if let Some(slot) = self.rules.index().span_attribute(key.as_bytes()) {
             self.span.set_value(slot, value);
         }
     }
@@ -330,15 +337,13 @@ const MAX_KEY_BYTES: usize = 256;
 /// The values of business keys, and how many were too long.
 fn keys_of(rules: &SpanRules, wanted: impl Fn(&KeyRule) -> bool, values: [&Values; 3]) -> (Vec<Joint>, u64) {
     let (mut joints, mut overlong) = (Vec::new(), 0);
-    if rules.keys().is_empty() {
-        return (joints, overlong);
-    }
-    let all: Vec<Option<Value<'_>>> =
-        (0..rules.paths().len()).map(|slot| values.iter().find_map(|values| values.get(slot))).collect();
-    let slots = Slots { values: &all, is_root_span: false };
+    let no_paths = Slots { values: &[], is_root_span: false };
     for key in rules.keys().iter().filter(|key| wanted(key)) {
-        let value = key.value.value(&slots).map(text_of).filter(|value| !value.is_empty());
-        match value {
+        let value = match key.value.slot() {
+            Some(slot) => values.iter().find_map(|values| values.get(slot.index())),
+            None => key.value.value(&no_paths),
+        };
+        match value.map(text_of).filter(|value| !value.is_empty()) {
             Some(value) if value.len() > MAX_KEY_BYTES => overlong += 1,
             Some(value) => {
                 joints.push(Joint::Value { flow: key.flow, rank: key.rank, value: Arc::from(&*value) });
@@ -424,7 +429,9 @@ impl Values {
     }
 
     fn set_text(&mut self, slot: usize, text: Text<'_>) {
-        let range = self.copy(text.read().as_bytes());
+        // Most are, and need no further look to be valid.
+        let is_plain = text.as_bytes().is_ascii();
+        let range = if is_plain { self.copy(text.as_bytes()) } else { self.copy(text.read().as_bytes()) };
         self.set(slot, Stored::Str(range));
     }
 
@@ -461,11 +468,12 @@ impl Values {
         })
     }
 
-    /// Writes what is set in the first slots so that no two sets of values look the same.
+    /// Writes what is set in the first slots so that no two sets of values look the same. (One set may look different
+    /// when its values came in another order.)
     fn write_fingerprint(&self, slots: usize, out: &mut Vec<u8>) {
-        for stored in &self.stored[..slots] {
-            let (tag, number, bytes): (u8, u64, &[u8]) = match stored {
-                Stored::None => (0, 0, &[]),
+        for &slot in self.used.iter().filter(|slot| **slot < slots) {
+            let (tag, number, bytes): (u8, u64, &[u8]) = match &self.stored[slot] {
+                Stored::None => continue,
                 Stored::Str(range) => (1, range.len() as u64, &self.bytes[range.clone()]),
                 Stored::Bytes(range) => (2, range.len() as u64, &self.bytes[range.clone()]),
                 Stored::Bool(value) => (3, u64::from(*value), &[]),
@@ -473,12 +481,15 @@ impl Values {
                 Stored::Double(value) => (5, value.to_bits(), &[]),
                 Stored::Other => (6, 0, &[]),
             };
+            // Slots are counted from 0, so that this is nowhere a 0.
+            out.extend_from_slice(&(slot as u32 + 1).to_le_bytes());
             out.push(tag);
-            if tag != 0 && tag != 6 {
+            if tag != 6 {
                 out.extend_from_slice(&number.to_le_bytes());
                 out.extend_from_slice(bytes);
             }
         }
+        out.extend_from_slice(&0_u32.to_le_bytes());
     }
 }
 

@@ -100,6 +100,14 @@ impl ValueExpression {
         self.operand.value(slots)
     }
 
+    /// The slot of its path, if it is one.
+    pub fn slot(&self) -> Option<Slot> {
+        match self.operand {
+            Operand::Slot(slot) => Some(slot),
+            Operand::Literal(_) | Operand::Test(_) => None,
+        }
+    }
+
     /// The text the expression was parsed from.
     pub fn source(&self) -> &str {
         &self.source
