@@ -100,7 +100,7 @@ impl Reloader {
             };
             // Files may hang, as on a network.
             let looked = tokio::task::spawn_blocking(move || {
-                self.look(asked);
+                self.look(asked, self.pipeline.now());
                 self
             });
             match looked.await {
@@ -111,35 +111,37 @@ impl Reloader {
     }
 
     /// Looks at the config, takes it if it has changed, and says what became of it. `asked`: somebody waits for an answer.
-    pub fn look(&mut self, asked: bool) -> Outcome {
+    pub fn look(&mut self, asked: bool, now: Now) -> Outcome {
         if self.source.path.is_none() {
             if asked {
                 warn!("SIGHUP: there is no config file to read again");
             }
             return Outcome::Unchanged;
         }
-        let now = self.pipeline.now();
         let loaded = match config::load(self.source.path.as_deref(), &self.source.overrides) {
             Ok(loaded) => loaded,
             Err(error) => return self.refuse(&error, asked, now),
         };
         let is_same = loaded.fingerprint == self.in_force;
-        if is_same && self.ending.front().is_none_or(|(_, end)| now.arrival < *end) {
-            let was_refused = self.refused.take().is_some();
+        // Without the rules of those whose instances have all ended.
+        let is_due = self.ending.front().is_some_and(|(_, end)| *end <= now.arrival);
+        let is_lighter = is_due && self.history.earlier().next().is_some();
+        if !is_same || is_lighter {
+            match self.take(&loaded, now) {
+                Ok(()) => {}
+                Err(error) => return self.refuse(&error, asked, now),
+            }
+        }
+        let was_refused = self.refused.take().is_some();
+        if is_same {
             self.pipeline.metrics().reloaded_again(was_refused);
             if asked || was_refused {
                 info!("the config is the one in force");
             }
             return Outcome::Unchanged;
         }
-        match self.take(&loaded, now) {
-            Ok(()) => {}
-            Err(error) => return self.refuse(&error, asked, now),
-        }
-        self.refused = None;
-        if !is_same {
-            self.tell(&loaded.config);
-        }
+        self.pipeline.metrics().reloaded(true, now);
+        self.tell(&loaded.config);
         Outcome::Taken
     }
 
@@ -175,10 +177,14 @@ impl Reloader {
         self.ending.push_back((generation, now.arrival.plus(longest)));
         self.pipeline.put_in_force(InForce { catalog, rules }, now);
         self.pipeline.metrics().config_in_force(loaded.fingerprint);
-        self.pipeline.metrics().reloaded(true, now);
         self.history = history;
         self.in_force = loaded.fingerprint;
         Ok(())
+    }
+
+    /// How many versions of flows go on serving instances that were opened before the config in force.
+    pub fn earlier_versions(&self) -> usize {
+        self.history.earlier().count()
     }
 
     fn tell(&self, config: &Config) {

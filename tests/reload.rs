@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use latency_aggregator::app::build_pipeline;
 use latency_aggregator::config;
+use latency_aggregator::domain::instance::Rules;
 use latency_aggregator::domain::time::{Arrival, EventTime, Now};
 use latency_aggregator::mapping::otlp::{SpanFields, Text, TraceVisitor, Value};
 use latency_aggregator::mapping::push::map_push;
@@ -58,7 +59,7 @@ impl Program {
 
     fn reload(&mut self, config: &str) -> Outcome {
         self.write(config);
-        self.reloader.look(false)
+        self.reloader.look(false, at(0.0))
     }
 
     /// A span of a service, from NOON on; without a parent if `parent` is 0.
@@ -170,6 +171,26 @@ fn a_trace_whose_flow_is_known_last_belongs_to_the_flow_of_its_time() {
     assert_eq!(program.closed(640.0, &[("flow", "parcels"), ("reason", "root")]), 1.0);
 }
 
+/// The rules of before are evaluated for as long as an instance may need them, and no longer.
+#[test]
+fn what_serves_nobody_any_more_is_dropped_once() {
+    let mut program = Program::new(CHECKOUT);
+    program.write(RENAMED);
+    assert_eq!(program.reloader.look(false, at(100.0)), Outcome::Taken);
+    assert_eq!(program.reloader.earlier_versions(), 1);
+    let generation = |program: &Program| program.pipeline.in_force().catalog.generation();
+    assert_eq!(program.reloader.look(false, at(699.0)), Outcome::Unchanged, "max_age is 10 minutes");
+    assert_eq!((program.reloader.earlier_versions(), generation(&program)), (1, 1));
+    assert_eq!(program.reloader.look(false, at(700.0)), Outcome::Unchanged);
+    assert_eq!((program.reloader.earlier_versions(), generation(&program)), (0, 2));
+    for second in [1300.0, 2000.0, 9000.0] {
+        assert_eq!(program.reloader.look(true, at(second)), Outcome::Unchanged);
+        assert_eq!(generation(&program), 2, "there is nothing left to drop");
+    }
+    let since = program.value(1.0, "latency_aggregator_config_last_reload_success_timestamp_seconds", &[]);
+    assert_eq!(since, NOON as f64 / 1e9 + 100.0, "dropping is no reload");
+}
+
 #[test]
 fn pushes_to_a_changed_flow_meet_what_was_pushed_before() {
     let before =
@@ -256,14 +277,14 @@ fn a_config_that_is_wrong_changes_nothing_and_is_told_once() {
     let Outcome::Refused(message) = program.reload(wrong) else { panic!("it is wrong") };
     assert!(message.contains("config.yaml:2:"), "{message}");
     assert_eq!(success(&program), 0.0);
-    assert_eq!(program.reloader.look(false), Outcome::Unchanged, "said already");
-    assert!(matches!(program.reloader.look(true), Outcome::Refused(_)), "somebody asked");
+    assert_eq!(program.reloader.look(false, at(0.0)), Outcome::Unchanged, "said already");
+    assert!(matches!(program.reloader.look(true, at(0.0)), Outcome::Refused(_)), "somebody asked");
     program.span(1.0, 1, 1, 0, "gateway", 1.0);
     assert_eq!(program.value(2.0, "flow_open", &[("flow", "checkout")]), 1.0, "the old one is in force");
     assert_eq!(program.reload(CHECKOUT), Outcome::Unchanged);
     assert_eq!(success(&program), 1.0, "what is in force is in the file again");
     std::fs::remove_file(program.folder.path().join("config.yaml")).unwrap();
-    assert!(matches!(program.reloader.look(false), Outcome::Refused(_)));
+    assert!(matches!(program.reloader.look(false, at(0.0)), Outcome::Refused(_)));
     assert_eq!(success(&program), 0.0);
 }
 
@@ -296,10 +317,10 @@ fn a_config_map_that_is_swapped_is_noticed() {
     point_to("..1");
     std::fs::remove_file(folder.join("config.yaml")).unwrap();
     std::os::unix::fs::symlink(Path::new("..data/config.yaml"), folder.join("config.yaml")).unwrap();
-    assert_eq!(program.reloader.look(false), Outcome::Unchanged);
+    assert_eq!(program.reloader.look(false, at(0.0)), Outcome::Unchanged);
     point_to("..2");
-    assert_eq!(program.reloader.look(false), Outcome::Taken);
-    assert_eq!(program.reloader.look(false), Outcome::Unchanged);
+    assert_eq!(program.reloader.look(false, at(0.0)), Outcome::Taken);
+    assert_eq!(program.reloader.look(false, at(0.0)), Outcome::Unchanged);
 }
 
 #[test]
@@ -385,13 +406,13 @@ fn the_running_program_hears_sighup_and_sees_its_file_change() {
         !server.scrape().samples("flow_open", &[("flow", "b")]).is_empty()
     });
     assert_eq!(open("a"), 1.0, "what is open stays open");
-    assert_ne!(server.scrape().sum("latency_aggregator_config_hash", &[]), hash);
+    eventually("it has another hash", || server.scrape().sum("latency_aggregator_config_hash", &[]) != hash);
     // Wrong, and then in need of a restart.
     server.rewrite_config(&config("flows: [{name: a, nonsense: 1}]"));
     server.signal("HUP");
     let succeeded = || server.scrape().sum("latency_aggregator_config_last_reload_successful", &[]);
     eventually("it is refused", || succeeded() == 0.0);
-    assert!(server.logs().contains("nonsense"), "{}", server.logs());
+    eventually("the log says why", || server.logs().contains("nonsense"));
     server.rewrite_config(&config("reload: {interval: 100ms}\nflows: [{name: c}]\nlimits: {instances: 7}"));
     server.signal("HUP");
     eventually("it is taken", || succeeded() == 1.0);

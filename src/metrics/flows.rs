@@ -140,9 +140,10 @@ pub(super) struct FlowMetrics {
     recorded: Arc<Mutex<Recorded>>,
 }
 
-/// What stays the same when the flow's rules change.
+/// What stays the same when the flow's rules change, or the flow goes and comes again: it counts instances that may have
+/// been opened before.
 #[derive(Debug, Default)]
-struct Gauges {
+pub(super) struct Gauges {
     open: AtomicI64,
     overdue: AtomicI64,
     /// Unix time in nanoseconds.
@@ -176,6 +177,7 @@ impl FlowMetrics {
         layout: Layout,
         limit: SeriesLimits,
         shares: bool,
+        gauges: Arc<Gauges>,
         birth: Birth,
     ) -> Self {
         let mut recorded = Recorded {
@@ -194,18 +196,17 @@ impl FlowMetrics {
             layout,
         };
         recorded.initialise(&flow, birth);
-        FlowMetrics { flow, gauges: Arc::default(), recorded: Arc::new(Mutex::new(recorded)) }
+        FlowMetrics { flow, gauges, recorded: Arc::new(Mutex::new(recorded)) }
     }
 
     /// The metrics of the same flow with other rules. Where these have other buckets, labels or another metric of its
     /// own, all series begin anew, as `fresh` has them, for nothing may be added to what has another meaning.
     pub(super) fn with_rules_of(&self, fresh: FlowMetrics, birth: Birth) -> Self {
-        let gauges = Arc::clone(&self.gauges);
         if !has_same_series(&self.flow, &fresh.flow) {
-            return FlowMetrics { gauges, ..fresh };
+            return fresh;
         }
         self.recorded().initialise(&fresh.flow, birth);
-        FlowMetrics { flow: fresh.flow, gauges, recorded: Arc::clone(&self.recorded) }
+        FlowMetrics { recorded: Arc::clone(&self.recorded), ..fresh }
     }
 
     /// One more or fewer in flight.

@@ -26,7 +26,7 @@ use crate::domain::ids::FlowId;
 use crate::domain::instance::Rules;
 use crate::domain::result::{Closed, Finished};
 use crate::domain::time::{Arrival, EventTime, Now};
-use flows::{FlowMetrics, Shared};
+use flows::{FlowMetrics, Gauges, Shared};
 use histogram::{Bounds, Layout, NativeLayout};
 use own::OwnMetrics;
 use series::{Birth, SeriesLimits};
@@ -77,6 +77,8 @@ pub struct Metrics {
     settings: Settings,
     /// By the name of the flow.
     flows: RwLock<HashMap<Arc<str>, Arc<FlowMetrics>>>,
+    /// How many instances of each flow are in flight, also of those that are not shown any more.
+    gauges: Mutex<HashMap<Arc<str>, Arc<Gauges>>>,
     /// Flows that the config has no longer, and since when: they are shown until all their instances have been seen.
     retired: Mutex<HashMap<Arc<str>, Arrival>>,
     own: OwnMetrics,
@@ -157,6 +159,7 @@ impl Metrics {
         let metrics = Metrics {
             settings,
             flows: RwLock::default(),
+            gauges: Mutex::default(),
             retired: Mutex::default(),
             own: OwnMetrics::new(),
             warned: Warned::default(),
@@ -409,7 +412,9 @@ impl Metrics {
             values_per_label: self.settings.values_per_label,
         };
         let shares = self.settings.critical_path_histogram;
-        FlowMetrics::new(Arc::clone(flow), layout, limits, shares, self.birth(now))
+        let mut gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        let gauges = Arc::clone(gauges.entry(Arc::clone(&flow.name)).or_default());
+        FlowMetrics::new(Arc::clone(flow), layout, limits, shares, gauges, self.birth(now))
     }
 
     /// What a series is born with that is new now.
