@@ -482,7 +482,8 @@ fn final_ends_the_flow_and_says_so() {
     check_ok(
         &server.push(&json!({"id": "1", "name": "order", "stage": "b", "life_span": 300, "final": true})),
     );
-    let page = server.until("it is observed", |page| page.sum("order_count", &[]) == 1.0);
+    // The families of a page are read one after the other.
+    let page = server.until("it is observed", |page| page.sum("flow_closed_total", &[]) == 1.0);
     let closed = page.only("flow_closed_total", &[("flow", "order"), ("reason", "final")]);
     assert_eq!((closed.value, closed.labels["outcome"].as_str()), (1.0, "ok"));
 }
@@ -495,7 +496,7 @@ fn final_ends_the_flow_even_on_a_repeated_stage() {
             &server.push(&json!({"id": "1", "name": "order", "stage": "a", "life_span": 300, "final": end})),
         );
     }
-    let page = server.until("it is observed", |page| page.sum("order_count", &[]) == 1.0);
+    let page = server.until("it is observed", |page| page.sum("flow_closed_total", &[]) == 1.0);
     assert_eq!(page.sum("flow_closed_total", &[("reason", "final")]), 1.0);
 }
 

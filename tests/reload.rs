@@ -211,6 +211,10 @@ fn pushes_to_a_changed_flow_meet_what_was_pushed_before() {
     assert_eq!(program.closed(40.0, &ended), 2.0);
     assert_eq!(program.closed(40.0, &[("flow", "order"), ("area", "north")]), 1.0, "18 has the new label");
     // A push that is sent again is known, whichever config it came by first.
+    program.push(22.0, &push("19", "placed"));
+    assert_eq!(program.reload(&after.replace("delivered", "handed over")), Outcome::Taken);
+    program.push(22.0, &push("19", "placed"));
+    assert_eq!(program.value(22.0, "latency_aggregator_events_duplicate_total", &[]), 1.0);
     program.push(41.0, &push("17", "shipped"));
     assert_eq!(program.value(41.0, "latency_aggregator_late_events_total", &[("flow", "order")]), 1.0);
 }
@@ -296,6 +300,43 @@ fn a_metric_that_pushes_have_created_is_not_taken_away() {
         panic!("it gets in the way")
     };
     assert!(message.contains("parcel") && message.contains("metric"), "{message}");
+}
+
+/// A name of a metric is of the flow that has it now, also while the one that had it before is still shown.
+#[test]
+fn no_two_families_have_one_name_after_a_flow_was_renamed() {
+    let before = "flows: [{name: a, metric: checkout_seconds, match: 'span.name != nil'}]";
+    let mut program = Program::new(before);
+    program.span(1.0, 1, 1, 0, "gateway", 1.0);
+    program.sweep(20.0);
+    let count = |program: &Program, name: &str| {
+        program.page(21.0).iter().filter(|family| &*family.name == name).count()
+    };
+    assert_eq!(count(&program, "checkout_seconds"), 1);
+    assert_eq!(program.reload(&before.replace("name: a", "name: b")), Outcome::Taken);
+    program.span(21.0, 2, 1, 0, "gateway", 1.0);
+    program.sweep(40.0);
+    assert_eq!(count(&program, "checkout_seconds"), 1);
+    assert_eq!(program.value(40.0, "checkout_seconds", &[]), 1.0, "that of b");
+    assert_eq!(program.closed(40.0, &[("flow", "a")]), 1.0, "which is shown for a while");
+}
+
+/// A configured flow is gone, and pushes go on with its name.
+#[test]
+fn pushes_to_a_removed_flow_are_a_flow_of_their_own() {
+    let mut program = Program::new("flows: [{name: order, end: {stage: shipped}}]");
+    let push = |id: &str, stage: &str| json!({"id": id, "name": "order", "stage": stage, "life_span": 1});
+    program.push(1.0, &push("1", "placed"));
+    program.push(2.0, &push("1", "shipped"));
+    program.sweep(20.0);
+    assert_eq!(program.closed(20.0, &[("flow", "order"), ("reason", "end")]), 1.0);
+    assert_eq!(program.reload("flows: []"), Outcome::Taken);
+    program.push(21.0, &push("2", "placed"));
+    program.push(21.5, &push("2", "shipped"));
+    program.sweep(40.0);
+    assert_eq!(program.value(40.0, "order", &[]), 1.0, "the histogram of its own name");
+    program.sweep(40.0 + 700.0);
+    assert_eq!(program.value(740.0, "order", &[]), 1.0, "it stays");
 }
 
 /// As Kubernetes does it: `config.yaml` is a link through `..data`, which is swapped.

@@ -237,7 +237,7 @@ impl Event {
     /// Whether both are reports of the same thing: for spans (span id, kind, service), for pushes (flow, stage, final).
     pub fn same_identity(&self, other: &Event) -> bool {
         let same_push = || {
-            let flow = |event: &Event| event.facts.push.as_ref().map(|push| push.flow);
+            let flow = |event: &Event| event.facts.push.as_ref().map(|push| push.home);
             flow(self) == flow(other) && self.flags.has(Flags::FINAL) == other.flags.has(Flags::FINAL)
         };
         self.span == other.span

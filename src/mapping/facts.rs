@@ -228,11 +228,10 @@ impl SpanRules {
         SpanRules { value_bytes, ..self }
     }
 
-    /// Whether a span can match a configured flow that takes traces by the config in force.
+    /// Whether a span can match a configured flow that takes traces, by the config in force or one before it under which
+    /// instances may have been opened.
     pub fn may_match(&self) -> bool {
-        let now = self.generations.last().into_iter().flat_map(|generation| &generation.flows);
-        let mut rules = now.filter_map(|flow| self.flows.iter().find(|rule| rule.id == *flow));
-        rules.any(|rule| rule.matches.is_some() && !rule.also)
+        self.flows.iter().any(|rule| rule.matches.is_some() && !rule.also)
     }
 
     /// What has to be read of each span, by slot.

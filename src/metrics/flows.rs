@@ -406,7 +406,8 @@ impl Recorded {
         if let (Latency::Finite(nanoseconds), Origin::Pushed) = (closed.latency, flow.origin) {
             *self.last.get((), &labels, birth, || 0.0) = nanoseconds as f64 / 1e9;
         }
-        if let Some(result) = SloResult::of(flow, closed) {
+        // By the promise under which it began, as long as there still is one.
+        if let Some(result) = flow.slo.and_then(|_| SloResult::of(&closed.flow, closed)) {
             *self.slo.get(result, &labels, birth, || 0) += weight;
         }
         self.observe_stages(flow, closed, birth);

@@ -24,6 +24,7 @@ use crate::domain::catalog::Catalog;
 use crate::domain::flow::{Flow, Origin};
 use crate::domain::ids::FlowId;
 use crate::domain::instance::Rules;
+use crate::domain::names::overlap;
 use crate::domain::result::{Closed, Finished};
 use crate::domain::time::{Arrival, EventTime, Now};
 use flows::{FlowMetrics, Gauges, Shared};
@@ -251,34 +252,36 @@ impl Metrics {
             };
             flows.insert(Arc::clone(&flow.name), Arc::new(next));
         }
-        let all = catalog.all();
-        let is_gone = |name: &Arc<str>| !all.iter().any(|flow| flow.name == *name);
+        let is_gone = |name: &Arc<str>| !catalog.fixed().iter().any(|flow| flow.name == *name);
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.retain(|name, _| is_gone(name));
-        for name in flows.keys().filter(|name| is_gone(name)) {
-            retired.entry(Arc::clone(name)).or_insert(now.arrival);
+        let fixed = flows.values().filter(|metrics| metrics.flow().origin != Origin::Pushed);
+        for metrics in fixed.filter(|metrics| is_gone(&metrics.flow().name)) {
+            retired.entry(Arc::clone(&metrics.flow().name)).or_insert(now.arrival);
         }
     }
 
     /// Drops the series of flows that the config has no longer and whose instances have long been seen.
     fn drop_retired(&self, now: Arrival) {
-        if self.retired.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        let is_shown =
+            |name: &Arc<str>| self.flows.read().unwrap_or_else(PoisonError::into_inner).contains_key(name);
+        let retired: Vec<Arc<str>> =
+            self.retired.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        if !retired.iter().any(is_shown) {
             return;
         }
         // In the same order as where they are taken over.
         let mut flows = self.flows.write().unwrap_or_else(PoisonError::into_inner);
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.retain(|name, since| {
+        // They are not forgotten: an instance may turn out late to be one of them.
+        for (name, since) in retired.iter_mut() {
             let is_open = flows.get(name).is_some_and(|metrics| metrics.in_flight().0 > 0);
             if is_open {
                 *since = now;
-            }
-            let is_over = now.since(*since) > SHOWN_AFTER_RETIRING;
-            if is_over {
+            } else if now.since(*since) > SHOWN_AFTER_RETIRING {
                 flows.remove(name);
             }
-            !is_over
-        });
+        }
     }
 
     /// Takes in what a request or a sweep did: the only caller of `Metrics::observe`.
@@ -390,12 +393,24 @@ impl Metrics {
 
     /// The metrics of a flow, created when it is first heard of.
     fn of(&self, flow: &Arc<Flow>, now: Now) -> Arc<FlowMetrics> {
-        if let Some(known) = self.flows.read().unwrap_or_else(PoisonError::into_inner).get(&flow.name) {
-            return Arc::clone(known);
+        let known = self.flows.read().unwrap_or_else(PoisonError::into_inner).get(&flow.name).map(Arc::clone);
+        if let Some(known) = known.filter(|known| !self.is_inherited(known, flow)) {
+            return known;
         }
         let mut flows = self.flows.write().unwrap_or_else(PoisonError::into_inner);
+        if flows.get(&flow.name).is_some_and(|known| self.is_inherited(known, flow)) {
+            self.retired.lock().unwrap_or_else(PoisonError::into_inner).remove(&flow.name);
+            flows.remove(&flow.name);
+        }
         let fresh = || Arc::new(self.fresh(flow, now));
         Arc::clone(flows.entry(Arc::clone(&flow.name)).or_insert_with(fresh))
+    }
+
+    /// Whether pushes have created a flow with the name of one that the config has no longer.
+    fn is_inherited(&self, known: &FlowMetrics, flow: &Flow) -> bool {
+        flow.origin == Origin::Pushed
+            && known.flow().origin != Origin::Pushed
+            && self.retired.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&flow.name)
     }
 
     /// The metrics of a flow at zero.
@@ -461,8 +476,19 @@ impl Metrics {
             series: flows.iter().flat_map(|metrics| metrics.series(family, now)).collect(),
         });
         let mut families: Vec<Family> = shared.collect();
+        let retired: Vec<Arc<str>> =
+            self.retired.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        let is_retired = |metrics: &FlowMetrics| retired.contains(&metrics.flow().name);
         for metrics in &flows {
-            self.own_names(metrics, now, &mut families);
+            let own = metrics.flow().metric.as_ref().filter(|_| is_retired(metrics));
+            let mut others = flows.iter().filter(|other| !is_retired(other));
+            let is_taken = own.is_some_and(|own| {
+                others.any(|other| other.flow().metric.as_ref().is_some_and(|metric| overlap(metric, own)))
+            });
+            // A name is of the flow that has it now.
+            if !is_taken {
+                self.own_names(metrics, now, &mut families);
+            }
         }
         self.refresh(population, &flows);
         families.extend(self.own.gather().iter().map(|family| from_prometheus(family, self.started)));

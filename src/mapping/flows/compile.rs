@@ -107,6 +107,7 @@ impl History {
             return Ok(Arc::clone(&version.flow));
         }
         let versions = self.versions.iter().filter(|version| *version.flow.name == *name);
+        let versions = versions.filter(|version| version.config.is_some() == config.is_some());
         Err((id, versions.map(|version| version.flow.home).min().unwrap_or(id)))
     }
 }
