@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use file::{ConfigError, Loaded};
-pub use overrides::{Override, Setting, settings};
+pub use overrides::{Override, Setting, settings, settings_of};
 
 use crate::mapping::flows::{Defaults, FlowConfig, MIN_SAMPLING_RATIO};
 use crate::metrics::Histograms;

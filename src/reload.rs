@@ -5,13 +5,12 @@
 //! links that Kubernetes swaps under a mounted ConfigMap. What is reloaded are the flows and what they are read by;
 //! all else needs a restart, which is said.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -205,27 +204,10 @@ fn describe(error: &ConfigError) -> String {
 
 /// The settings that differ and that a reload does not change.
 fn changed_settings(a: &Config, b: &Config) -> Vec<String> {
-    let [a, b] = [a, b].map(|config| {
-        let mut settings = BTreeMap::new();
-        flatten("", &serde_json::to_value(config).unwrap_or_default(), &mut settings);
-        settings
-    });
     let is_reloaded = |path: &str| RELOADED.iter().any(|reloaded| path.split('.').next() == Some(reloaded));
-    let paths: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    let differs = |path: &&String| !is_reloaded(path) && a.get(*path) != b.get(*path);
-    paths.into_iter().filter(differs).cloned().collect()
-}
-
-fn flatten(path: &str, value: &Value, settings: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                flatten(&path, value, settings);
-            }
-        }
-        value => _ = settings.insert(path.to_owned(), value.clone()),
-    }
+    let pairs = config::settings_of(a).into_iter().zip(config::settings_of(b));
+    let differing = pairs.filter(|(a, b)| !is_reloaded(&a.path) && a != b);
+    differing.map(|(a, _)| a.path).collect()
 }
 
 #[cfg(test)]

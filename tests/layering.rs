@@ -54,7 +54,7 @@ const CRATES: [(&str, &[&str]); 10] = [
     ("opentelemetry", &["mapping"]),
     ("prometheus", &["metrics"]),
     ("dashmap", &["aggregator", "mapping"]),
-    ("serde_json", &["mapping", "receiver", "web", "config", "reload", "replay", "cli"]),
+    ("serde_json", &["mapping", "receiver", "web", "config", "replay", "cli"]),
     ("serde_saphyr", &["config"]),
     ("tokio", &["pipeline", "receiver", "web", "listener", "app", "reload", "load", "cli", "main"]),
 ];

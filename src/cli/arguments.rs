@@ -171,7 +171,7 @@ fn setting_arguments() -> Vec<Arg> {
     let argument = |setting: Setting| {
         // Flags live as long as the process.
         let path: &'static str = setting.path.leak();
-        let help = format!("Default: {}", setting.default);
+        let help = format!("Default: {}", setting.value);
         Arg::new(path)
             .long(path)
             .value_name("VALUE")

@@ -22,14 +22,19 @@ pub struct Override {
 pub struct Setting {
     /// Its path, such as `listen.http`.
     pub path: String,
-    /// Its default as text.
-    pub default: String,
+    /// Its value as text.
+    pub value: String,
 }
 
-/// All settings that a flag or a variable can give. The flows are not among them.
+/// All settings that a flag or a variable can give, with their defaults. The flows are not among them.
 pub fn settings() -> Vec<Setting> {
+    settings_of(&Config::default())
+}
+
+/// The same with the values of `config`, in the same order.
+pub fn settings_of(config: &Config) -> Vec<Setting> {
     let mut settings = Vec::new();
-    collect(&defaults(), "", &mut settings);
+    collect(&serde_json::to_value(config).unwrap_or_default(), "", &mut settings);
     settings
 }
 
@@ -93,10 +98,6 @@ pub(super) fn apply(config: Config, overrides: &[Override]) -> Result<Config, Co
     Ok(Config { flows, ..config })
 }
 
-fn defaults() -> Value {
-    serde_json::to_value(Config::default()).unwrap_or_default()
-}
-
 fn collect(value: &Value, path: &str, settings: &mut Vec<Setting>) {
     match value {
         Value::Object(map) => {
@@ -105,7 +106,7 @@ fn collect(value: &Value, path: &str, settings: &mut Vec<Setting>) {
                 collect(value, &path, settings);
             }
         }
-        Value::String(text) => settings.push(Setting { path: path.to_owned(), default: text.clone() }),
-        other => settings.push(Setting { path: path.to_owned(), default: other.to_string() }),
+        Value::String(text) => settings.push(Setting { path: path.to_owned(), value: text.clone() }),
+        other => settings.push(Setting { path: path.to_owned(), value: other.to_string() }),
     }
 }

@@ -116,20 +116,17 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     let begin = Instant::now();
     let mut running = JoinSet::new();
     for connection in 0..plan.connections {
-        let shared = Connection::open(Arc::clone(&target)).await?;
-        for lane in 0..plan.in_flight {
-            let own = match shared.another() {
+        let mut lanes = vec![Connection::open(Arc::clone(&target)).await?];
+        while lanes.len() < plan.in_flight {
+            let one_more = match lanes[0].another() {
                 Some(same) => same,
-                None if lane == 0 => continue,
                 None => Connection::open(Arc::clone(&target)).await?,
             };
+            lanes.push(one_more);
+        }
+        for (lane, own) in lanes.into_iter().enumerate() {
             let worker = connection * plan.in_flight + lane;
             running.spawn(work(own, Arc::clone(&shape), pace(plan, worker, workers, begin), worker));
-        }
-        // What cannot be shared is used by the first lane.
-        if shared.another().is_none() {
-            let worker = connection * plan.in_flight;
-            running.spawn(work(shared, Arc::clone(&shape), pace(plan, worker, workers, begin), worker));
         }
     }
     let mut report = Report::default();

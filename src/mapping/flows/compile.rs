@@ -66,6 +66,11 @@ impl History {
         self.generations.last().map_or(0, |generation| generation.number)
     }
 
+    /// How often it will have been with the config that comes next; 0 for the first one.
+    fn next(&self) -> u32 {
+        self.generations.last().map_or(0, |generation| generation.number + 1)
+    }
+
     /// The flows of the config in force.
     fn now(&self) -> impl Iterator<Item = &Version> {
         let flows = self.generations.last().map_or(&[][..], |generation| &generation.flows);
@@ -99,8 +104,7 @@ impl History {
         config: Option<&FlowConfig>,
         defaults: &Defaults,
     ) -> Result<Arc<Flow>, (FlowId, FlowId)> {
-        let generation = if self.generations.is_empty() { 0 } else { self.generation() + 1 };
-        let id = FlowId { place: u32::try_from(place).unwrap_or(u32::MAX), generation };
+        let id = FlowId { place: u32::try_from(place).unwrap_or(u32::MAX), generation: self.next() };
         let same = |version: &&Version| version.config.as_ref() == config && version.defaults == *defaults;
         let known = self.now().filter(|version| *version.flow.name == *name);
         if let Some(version) = known.filter(same).find(|version| version.flow.id.place == id.place) {
@@ -165,8 +169,7 @@ pub fn compile_after(
             Compiler { flow: None, table: &mut table }.condition(&format!("ignore[{place}]"), text)
         })
         .collect::<Result<_, _>>()?;
-    let number = if history.generations.is_empty() { 0 } else { history.generation() + 1 };
-    let in_force = Generation { number, flows: flows.iter().map(|flow| flow.id).collect() };
+    let in_force = Generation { number: history.next(), flows: flows.iter().map(|flow| flow.id).collect() };
     history.generations.push(in_force);
     history.versions.retain(|earlier| !flows.iter().any(|flow| flow.id == earlier.flow.id));
     history.versions.extend(versions);
