@@ -263,6 +263,14 @@ fn load_command() -> Clap {
                 .default_value("adjacent")
                 .help("Whole traces one behind the other, whole traces mixed, or each span in a request of its own"),
         )
+        .arg(
+            Arg::new("open-traces")
+                .long("open-traces")
+                .value_name("NUMBER")
+                .default_value("0")
+                .value_parser(clap::value_parser!(u32))
+                .help("With --layout split, traces that are open at once; 0: as few as can be"),
+        )
         .arg(Arg::new("gzip").long("gzip").action(ArgAction::SetTrue).help("Compress requests"))
         .arg(number("connections", "4", "Connections"))
         .arg(number("in-flight", "1", "Requests under way on each connection"))
@@ -313,6 +321,7 @@ fn load(matches: &ArgMatches) -> Command {
         spans: number("spans"),
         trace_spans: number("trace-spans"),
         layout,
+        open_traces: number("open-traces"),
         gzip: matches.get_flag("gzip"),
         connections: number("connections"),
         in_flight: number("in-flight"),

@@ -31,7 +31,7 @@ pub(super) async fn run(plan: &Plan, metrics: Option<&str>, mut out: impl Write)
 }
 
 fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
-    let Report { took, requests, accepted, rejected, refused, .. } = report;
+    let Report { took, requests, accepted, rejected, refused, unsent, .. } = report;
     let seconds = took.as_secs_f64();
     let rate = *accepted as f64 / seconds.max(f64::MIN_POSITIVE);
     writeln!(
@@ -43,6 +43,9 @@ fn print(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     }
     for (code, count) in refused {
         writeln!(out, "refused       {count} requests: {code}")?;
+    }
+    if *unsent > 0 {
+        writeln!(out, "not sent      {unsent} requests: the receiver is slower than the rate")?;
     }
     let waits = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
     let waits: Vec<String> = waits

@@ -45,6 +45,8 @@ pub struct Plan {
     pub trace_spans: usize,
     /// How the spans of traces lie in requests.
     pub layout: Layout,
+    /// How many split traces are open at once; 0: as many as a request has spans, on each connection.
+    pub open_traces: usize,
     /// Whether requests are compressed.
     pub gzip: bool,
     /// Connections.
@@ -70,6 +72,8 @@ pub struct Report {
     pub rejected: u64,
     /// Requests that were refused, by answer.
     pub refused: BTreeMap<String, u64>,
+    /// Requests that were due by the rate and were not sent, because others had not been answered in time.
+    pub unsent: u64,
     /// Of each request with an answer: microseconds from when it was due until it was answered. Sorted.
     waits: Vec<u32>,
 }
@@ -98,6 +102,7 @@ impl Report {
         self.requests += other.requests;
         self.accepted += other.accepted;
         self.rejected += other.rejected;
+        self.unsent += other.unsent;
         for (code, count) in other.refused {
             *self.refused.entry(code).or_default() += count;
         }
@@ -109,7 +114,10 @@ impl Report {
 pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     let shape = Arc::new(match plan.protocol {
         Protocol::Push => Shape::pushes(plan.trace_spans),
-        Protocol::Grpc | Protocol::Http => Shape::spans(plan.spans, plan.trace_spans, plan.layout),
+        Protocol::Grpc | Protocol::Http => {
+            let open = plan.open_traces.div_ceil(plan.connections * plan.in_flight);
+            Shape::spans(plan.spans, plan.trace_spans, plan.layout, open)
+        }
     });
     let target = Arc::new(Target::new(&plan.url, plan.protocol, plan.gzip)?);
     let workers = plan.connections * plan.in_flight;
@@ -147,6 +155,14 @@ struct Pace {
     end: Instant,
 }
 
+impl Pace {
+    /// How many requests are due from `next` on.
+    fn due_from(&self, next: Instant) -> u64 {
+        let left = self.end.saturating_duration_since(next);
+        self.every.map_or(0, |every| left.as_nanos().div_ceil(every.as_nanos().max(1)) as u64)
+    }
+}
+
 fn pace(plan: &Plan, worker: usize, workers: usize, begin: Instant) -> Pace {
     let every = plan.rate.map(|rate| Duration::from_secs_f64(workers as f64 / rate));
     let offset = every.unwrap_or_default().mul_f64(worker as f64 / workers as f64);
@@ -166,7 +182,8 @@ async fn work(mut to: Connection, shape: Arc<Shape>, pace: Pace, worker: usize) 
             None => due = due.max(Instant::now()),
         }
         // What has been begun is brought to its end, so that all traces are whole.
-        if due >= pace.end && shape.is_whole_before(number) {
+        if Instant::now() >= pace.end && shape.is_whole_before(number) {
+            report.unsent += pace.due_from(due);
             break;
         }
         let body = Bytes::from(shape.request(worker as u32, number));

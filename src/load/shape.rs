@@ -24,9 +24,11 @@ pub enum Layout {
 /// Requests to send over and over.
 #[derive(Debug)]
 pub(super) struct Shape {
-    /// One group of requests, which brings whole traces.
+    /// What brings whole traces: each of these as often as there are chunks, and then the next one.
     requests: Vec<Template>,
-    /// How many traces the group brings.
+    /// How many chunks of traces are open at once.
+    chunks: u64,
+    /// How many traces a chunk has.
     traces: u64,
     events: u64,
     run: u32,
@@ -45,8 +47,9 @@ const MARK: &[u8; 12] = b"\xff\xfemark of id";
 const ID_DIGITS: usize = 32;
 
 impl Shape {
-    /// OTLP requests of `spans` spans, of traces with `trace_spans` each.
-    pub(super) fn spans(spans: usize, trace_spans: usize, layout: Layout) -> Self {
+    /// OTLP requests of `spans` spans, of traces with `trace_spans` each. Of split traces `open` are open at once, or as many
+    /// as a request has spans.
+    pub(super) fn spans(spans: usize, trace_spans: usize, layout: Layout, open: usize) -> Self {
         let trace_spans = trace_spans.max(1);
         let traces = match layout {
             Layout::Split => spans,
@@ -72,7 +75,8 @@ impl Shape {
         };
         let requests: Vec<Template> = (0..parts).map(request).collect();
         let events = requests.first().map_or(0, |request| request.ids.len() as u64);
-        Shape { requests, traces: traces as u64, events, run: run() }
+        let chunks = if layout == Layout::Split { open.div_ceil(spans).max(1) as u64 } else { 1 };
+        Shape { requests, chunks, traces: traces as u64, events, run: run() }
     }
 
     /// Pushes of a flow `load` with `stages` events, of which the last ends it.
@@ -84,12 +88,17 @@ impl Shape {
                 format!(r#"{{"id":"{id}","name":"load","stage":"stage-{stage}","life_span":10{end}}}"#);
             Template { body: body.into_bytes(), ids: vec![(r#"{"id":""#.len(), 0)] }
         };
-        Shape { requests: (0..stages).map(push).collect(), traces: 1, events: 1, run: run() }
+        Shape { requests: (0..stages).map(push).collect(), chunks: 1, traces: 1, events: 1, run: run() }
     }
 
     /// Whether all traces are whole that have been begun before the request with this number.
     pub(super) fn is_whole_before(&self, number: u32) -> bool {
-        (number as usize).is_multiple_of(self.requests.len())
+        u64::from(number).is_multiple_of(self.group())
+    }
+
+    /// How many requests bring whole traces.
+    fn group(&self) -> u64 {
+        self.requests.len() as u64 * self.chunks
     }
 
     /// How many events a request has.
@@ -100,14 +109,15 @@ impl Shape {
     /// The request with this number of a worker. No two requests of a run have a trace in common but those of a group.
     pub(super) fn request(&self, worker: u32, number: u32) -> Vec<u8> {
         let number = u64::from(number);
-        let template = &self.requests[(number % self.requests.len() as u64) as usize];
-        let group = number / self.requests.len() as u64;
+        let (group, place) = (number / self.group(), number % self.group());
+        let template = &self.requests[(place / self.chunks) as usize];
+        let first = (group * self.chunks + place % self.chunks) * self.traces;
         let mut body = template.body.clone();
         for (place, trace) in &template.ids {
             let mut id = [0; 16];
             id[..4].copy_from_slice(&self.run.to_be_bytes());
             id[4..8].copy_from_slice(&worker.to_be_bytes());
-            id[8..].copy_from_slice(&(group * self.traces + trace + 1).to_be_bytes());
+            id[8..].copy_from_slice(&(first + trace + 1).to_be_bytes());
             if body[*place..].starts_with(MARK) {
                 body[*place..place + 16].copy_from_slice(&id);
             } else {
@@ -202,8 +212,9 @@ mod tests {
 
     #[test]
     fn every_layout_brings_whole_traces_and_no_two_workers_the_same() {
-        for layout in [Layout::Adjacent, Layout::Interleaved, Layout::Split] {
-            let shape = Shape::spans(12, 4, layout);
+        let layouts = [(Layout::Adjacent, 0), (Layout::Interleaved, 0), (Layout::Split, 0), (Layout::Split, 24)];
+        for (layout, open) in layouts {
+            let shape = Shape::spans(12, 4, layout, open);
             let mut traces: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>> = BTreeMap::new();
             let mut spans = 0;
             for (worker, number) in (0..2).flat_map(|worker| (0..8).map(move |number| (worker, number))) {
