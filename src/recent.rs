@@ -46,8 +46,7 @@ impl Recent {
             return;
         }
         let mut by_flow = self.lock();
-        for finished in finished {
-            let Finished::Closed(mut closed) = finished else { continue };
+        for mut closed in self.last_of_each(finished) {
             if closed.detail.events.len() > self.limits.events {
                 closed.detail.events = Vec::new();
             }
@@ -57,6 +56,21 @@ impl Recent {
             }
             kept.push_back(Arc::new(Ended { closed: *closed, at }));
         }
+    }
+
+    /// As many of each flow as are kept, the last ones: a burst would only push the others out again.
+    fn last_of_each(&self, finished: Vec<Finished>) -> impl Iterator<Item = Box<Closed>> + use<> {
+        let mut counts: BTreeMap<FlowId, usize> = BTreeMap::new();
+        let mut last = Vec::new();
+        for finished in finished.into_iter().rev() {
+            let Finished::Closed(closed) = finished else { continue };
+            let count = counts.entry(closed.flow.home).or_default();
+            *count += 1;
+            if *count <= self.limits.instances {
+                last.push(closed);
+            }
+        }
+        last.into_iter().rev()
     }
 
     /// Those of a flow, the last one first.

@@ -20,7 +20,7 @@ use dashmap::mapref::entry::Entry;
 use crate::domain::completion::Verdict;
 use crate::domain::event::{Event, Flags, Incoming};
 use crate::domain::ids::{FlowId, Key};
-use crate::domain::instance::{Instance, Recorded, Rules};
+use crate::domain::instance::{Instance, Look, Recorded, Rules};
 use crate::domain::joining::Joint;
 use crate::domain::result::{Finished, Reason};
 use crate::domain::summary::Extent;
@@ -124,7 +124,7 @@ pub struct Aggregator {
 #[derive(Debug)]
 enum Slot {
     Open(Box<Instance>),
-    Closed(Tombstone),
+    Closed(Box<Tombstone>),
 }
 
 impl Slot {
@@ -134,11 +134,22 @@ impl Slot {
             return None;
         };
         let grave = instance.grave(now);
-        match std::mem::replace(self, Slot::Closed(grave)) {
+        match std::mem::replace(self, Slot::Closed(Box::new(grave))) {
             Slot::Open(instance) => Some(instance),
             Slot::Closed(_) => None,
         }
     }
+}
+
+/// Events of one instance that stand side by side in a batch.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    /// Of the key.
+    hash: u64,
+    first: usize,
+    length: usize,
+    /// Whether it is of the same instance as the run before it.
+    continues: bool,
 }
 
 /// One part of the keys' timers; which one is decided by the key's hash.
@@ -152,6 +163,9 @@ struct Timers {
     remembered: Remembered,
 }
 
+/// A part of the map is locked while it grows, so they are many and small.
+const SLOT_SHARDS: usize = 1024;
+
 /// Enough that two ingesting threads and the sweep rarely meet.
 const TIMER_SHARDS: usize = 64;
 
@@ -162,7 +176,7 @@ impl Aggregator {
     /// An empty aggregator.
     pub fn new(limits: Limits) -> Self {
         Aggregator {
-            slots: DashMap::with_hasher(foldhash::quality::RandomState::default()),
+            slots: DashMap::with_hasher_and_shard_amount(Default::default(), SLOT_SHARDS),
             timers: (0..TIMER_SHARDS)
                 .map(|_| Mutex::new(Timers::new(limits.remembered / TIMER_SHARDS)))
                 .collect(),
@@ -191,14 +205,13 @@ impl Aggregator {
     pub fn ingest(&self, batch: Vec<Incoming>, now: Arrival, rules: &impl Rules) -> Effects {
         let mut effects = Effects::default();
         let mut due = Vec::new();
-        let mut rest = self.by_instance(batch).into_iter().peekable();
-        while let Some((hash, first)) = rest.next() {
-            let key = first.key.clone();
-            let more = std::iter::from_fn(|| {
-                rest.next_if(|(other, incoming)| *other == hash && incoming.key == key)
-                    .map(|(_, incoming)| incoming)
-            });
-            let events = std::iter::once(first).chain(more);
+        let mut runs = self.runs(&batch).into_iter().peekable();
+        let mut batch: Vec<Option<Incoming>> = batch.into_iter().map(Some).collect();
+        while let Some(Run { hash, first, length, .. }) = runs.next() {
+            let Some(key) = batch[first].as_ref().map(|incoming| incoming.key.clone()) else { continue };
+            let more = std::iter::from_fn(|| runs.next_if(|run| run.continues));
+            let places = (first..first + length).chain(more.flat_map(|run| run.first..run.first + run.length));
+            let events = places.filter_map(|place| batch[place].take());
             let mut targets = Vec::new();
             let wake = self.apply(key.clone(), hash, events, now, rules, &mut effects, &mut targets);
             if !targets.is_empty() {
@@ -218,12 +231,21 @@ impl Aggregator {
         effects
     }
 
-    /// The events of one instance side by side, in the order in which they came.
-    fn by_instance(&self, batch: Vec<Incoming>) -> Vec<(u64, Incoming)> {
-        let hash = |incoming: Incoming| (self.slots.hasher().hash_one(&incoming.key), incoming);
-        let mut hashed: Vec<_> = batch.into_iter().map(hash).collect();
-        hashed.sort_by_key(|(hash, _)| *hash);
-        hashed
+    /// Where the events of each instance are, those of one instance side by side and in the order in which they came.
+    fn runs(&self, batch: &[Incoming]) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut first = 0;
+        for same in batch.chunk_by(|a, b| a.key == b.key) {
+            runs.push(Run { hash: self.hash(&same[0].key), first, length: same.len(), continues: false });
+            first += same.len();
+        }
+        runs.sort_unstable_by_key(|run| (run.hash, run.first));
+        for place in 1..runs.len() {
+            let [before, run] = [&runs[place - 1], &runs[place]];
+            let is_same = || batch[before.first].key == batch[run.first].key;
+            runs[place].continues = before.hash == run.hash && is_same();
+        }
+        runs
     }
 
     /// Records the events of one instance; returns when to look at it, if that is sooner than planned. What it newly
@@ -400,7 +422,8 @@ impl Aggregator {
             }
             return;
         }
-        match instance.judge(&key, now, rules) {
+        let (verdict, look) = instance.judge(&key, now, rules);
+        match verdict {
             Verdict::Wait { until, .. } => {
                 let plan = plan(instance, until, now);
                 self.stubs.fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
@@ -413,7 +436,7 @@ impl Aggregator {
                 let taken = slot.value_mut().take_out(now);
                 drop(slot);
                 if let Some(instance) = taken {
-                    self.finish(key, hash, *instance, reason, now, rules, effects);
+                    self.finish(key, hash, *instance, reason, look, now, rules, effects);
                 }
             }
         }
@@ -427,6 +450,7 @@ impl Aggregator {
         hash: u64,
         instance: Instance,
         reason: Reason,
+        look: Option<Look>,
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
@@ -438,7 +462,7 @@ impl Aggregator {
             claims.forget(&key);
             self.claimants.store(claims.len(), Relaxed);
         }
-        let (finished, extent) = instance.close(key.clone(), reason, now, self.last_loss(), rules);
+        let (finished, extent) = instance.close(key.clone(), reason, look, now, self.last_loss(), rules);
         self.tombstones.fetch_add(1, Relaxed);
         if let Some(expires) = self.inscribe(&key, &finished, extent) {
             self.timers(hash).tombstones.add(expires, key);
@@ -487,13 +511,13 @@ impl Aggregator {
                 Slot::Open(_) => return,
                 Slot::Closed(known) => {
                     let lifetime = known.lifetime.max(tombstone.lifetime);
-                    *known = Tombstone { lifetime, expires: tombstone.closed.plus(lifetime), ..tombstone };
+                    **known = Tombstone { lifetime, expires: tombstone.closed.plus(lifetime), ..tombstone };
                     known.expires
                 }
             },
             Entry::Vacant(slot) => {
                 self.tombstones.fetch_add(1, Relaxed);
-                slot.insert(Slot::Closed(tombstone.clone()));
+                slot.insert(Slot::Closed(Box::new(tombstone.clone())));
                 tombstone.expires
             }
         };
@@ -602,7 +626,7 @@ impl Aggregator {
             let taken = slot.value_mut().take_out(now);
             drop(slot);
             if let Some(instance) = taken {
-                self.finish(key, hash, *instance, reason, now, rules, &mut effects);
+                self.finish(key, hash, *instance, reason, None, now, rules, &mut effects);
             }
         }
         effects

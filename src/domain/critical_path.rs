@@ -5,6 +5,7 @@
 //! queues and between roots, where CRISP stops. Invariant: the steps cover the latency without gap or overlap, so
 //! that their lengths sum to it to the nanosecond.
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::time::Duration;
 
@@ -97,8 +98,8 @@ struct Walk<'e> {
     /// Places of all events, the one that ended last first, and how far of them is behind us.
     by_end: Vec<usize>,
     ended: usize,
-    /// Starts in rising order, each with the event that ends last among those that start no later.
-    longest_since: Vec<(EventTime, usize)>,
+    /// Starts in rising order, each with the event that ends last among those that start no later. Few paths ask for it.
+    longest_since: OnceCell<Vec<(EventTime, usize)>>,
     path: CriticalPath,
 }
 
@@ -107,21 +108,22 @@ impl<'e> Walk<'e> {
         let mut by_end: Vec<usize> = (0..events.len()).collect();
         by_end.sort_by_key(|&event| Reverse((events[event].end, events[event].start)));
         let parent_of = |event: usize| events[event].parent.filter(|&parent| parent != event);
-        let mut children: Vec<usize> =
-            by_end.iter().copied().filter(|&event| parent_of(event).is_some()).collect();
-        children.sort_by_key(|&event| parent_of(event));
-        let first_child = (0..=events.len())
-            .map(|event| {
-                children.partition_point(|&child| parent_of(child).is_some_and(|parent| parent < event))
-            })
-            .collect();
-        let mut by_start: Vec<usize> = (0..events.len()).collect();
-        by_start.sort_by_key(|&event| events[event].start);
-        let longest_since = by_start.into_iter().scan(None, |longest: &mut Option<usize>, event| {
-            let ends_later = longest.is_none_or(|known| events[event].end > events[known].end);
-            *longest = if ends_later { Some(event) } else { *longest };
-            longest.map(|longest| (events[event].start, longest))
-        });
+        // Counted first, so that each finds its place at once.
+        let mut first_child = vec![0; events.len() + 1];
+        for parent in (0..events.len()).filter_map(parent_of) {
+            first_child[parent + 1] += 1;
+        }
+        for event in 0..events.len() {
+            first_child[event + 1] += first_child[event];
+        }
+        let mut children = vec![0; first_child[events.len()]];
+        let mut next = first_child.clone();
+        for &event in &by_end {
+            if let Some(parent) = parent_of(event) {
+                children[next[parent]] = event;
+                next[parent] += 1;
+            }
+        }
         Walk {
             at: to,
             from,
@@ -130,10 +132,27 @@ impl<'e> Walk<'e> {
             first_child,
             by_end,
             ended: 0,
-            longest_since: longest_since.collect(),
+            longest_since: OnceCell::new(),
             events,
             path: CriticalPath::default(),
         }
+    }
+
+    /// Of the events that started before the point reached, the one that ends last.
+    fn longest(&self) -> Option<usize> {
+        let events = self.events;
+        let longest_since = self.longest_since.get_or_init(|| {
+            let mut by_start: Vec<usize> = (0..events.len()).collect();
+            by_start.sort_by_key(|&event| events[event].start);
+            let longest_since = by_start.into_iter().scan(None, |longest: &mut Option<usize>, event| {
+                let ends_later = longest.is_none_or(|known| events[event].end > events[known].end);
+                *longest = if ends_later { Some(event) } else { *longest };
+                longest.map(|longest| (events[event].start, longest))
+            });
+            longest_since.collect()
+        });
+        let started = longest_since.partition_point(|(start, _)| *start < self.at);
+        longest_since[..started].last().map(|(_, longest)| *longest)
     }
 
     fn is_under_way(&self) -> bool {
@@ -197,9 +216,7 @@ impl<'e> Walk<'e> {
         let skipped = rest.iter().position(|place| is_before(place) && !self.visited[*place]);
         let ended = skipped.map(|skipped| rest[skipped]);
         self.ended += skipped.unwrap_or(rest.len());
-        let started = self.longest_since.partition_point(|(start, _)| *start < at);
-        let longest = self.longest_since[..started].last().map(|(_, longest)| *longest);
-        let active = longest.filter(|&longest| events[longest].end > at);
+        let active = self.longest().filter(|&longest| events[longest].end > at);
         let Some(ended) = ended else { return active.filter(|&active| !self.visited[active]) };
         let spent = if active.is_some() { Spent::Unknown } else { Spent::Waiting(event) };
         self.spend(events[ended].end, spent);
@@ -215,8 +232,7 @@ pub fn coarse_path(intervals: &[(EventTime, EventTime)], from: EventTime, to: Ev
     let mut walk = Walk::new(&events, from, to);
     let mut next = None;
     while walk.is_under_way() {
-        let began = walk.longest_since.partition_point(|(start, _)| *start < walk.at);
-        let Some(&(_, longest)) = walk.longest_since[..began].last() else { break };
+        let Some(longest) = walk.longest() else { break };
         if let Some(next) = next {
             walk.spend(events[longest].end, Spent::Waiting(next));
         } else {

@@ -75,7 +75,7 @@ impl Sampling {
     /// For how many instances one stands, of whose spans the least likely to be let through has this rejection
     /// threshold. `lot` decides about the part after the point: any number below 1, evenly distributed over the
     /// instances, so that the counts are right on the whole.
-    pub fn weight(self, threshold: u64, lot: f64) -> u64 {
+    pub fn weight(self, threshold: u64, lot: impl FnOnce() -> f64) -> u64 {
         const ALL: f64 = (1_u64 << 56) as f64;
         // Whatever a sender claims, counters must not run over.
         const MAX_WEIGHT: f64 = 1e6;
@@ -83,7 +83,7 @@ impl Sampling {
         let weight = if threshold > 0 { ALL / (ALL - threshold as f64) } else { 1.0 / ratio };
         let weight = weight.min(MAX_WEIGHT);
         let whole = weight.floor();
-        whole as u64 + u64::from(lot < weight - whole)
+        whole as u64 + u64::from(lot() < weight - whole)
     }
 }
 

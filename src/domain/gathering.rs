@@ -148,7 +148,7 @@ impl Gathering {
         for (member, stub) in &self.stubs {
             outline.absorb(*member, &stub.outline);
         }
-        let progress = outline.progress(&self.flow);
+        let progress = outline.progress(&outline.family(), &self.flow);
         Progress { awaits_link: self.awaits_link, ..progress }
     }
 
@@ -212,7 +212,7 @@ impl Gathering {
             missed_link: self.missed_link && role != EndingAs::Tail,
             traces: self.traces,
         };
-        stub.conclude(flow, self.key, &clocks, ending, rules)
+        stub.conclude(flow, self.key, &clocks, ending, None, rules)
     }
 
     /// What is to be observed and counted with this instance, if that is not all of it: stages of tails are observed

@@ -13,9 +13,9 @@ use super::event::{Event, Flags, Identity, Kind};
 use super::flow::{Flow, Origin};
 use super::ids::{FlowId, Key, SpanId, TraceId};
 use super::joining::{Claim, Joint, chosen_values, value_key};
-use super::outline::{Outline, Progress};
+use super::outline::{Family, Outline, Progress};
 use super::result::{Finished, Reason};
-use super::stub::{Ending, EndingAs, Stub};
+use super::stub::{Ending, EndingAs, Stub, by_time};
 use super::summary::Extent;
 use super::time::Arrival;
 use super::tombstone::Tombstone;
@@ -92,7 +92,7 @@ pub(super) enum Body {
     Detailed {
         events: Vec<Event>,
         /// Where each identity is; only for instances too large to search one by one.
-        index: Option<HashMap<Identity, usize>>,
+        index: Option<Box<HashMap<Identity, usize>>>,
     },
     Stub(Box<Stub>),
 }
@@ -122,6 +122,14 @@ impl Joints {
 pub fn may_fold(flow: &Flow, rules: &impl Rules) -> bool {
     let by_default = flow.origin == Origin::BuiltIn && rules.spans_may_match();
     flow.id != rules.unmatched().id && !by_default
+}
+
+/// What was seen of an instance when it was looked at.
+#[derive(Debug)]
+pub struct Look {
+    outline: Outline,
+    family: Family,
+    progress: Progress,
 }
 
 /// As an instance of which flow an instance is seen.
@@ -249,9 +257,6 @@ impl Instance {
             Body::Detailed { events, index } => {
                 if let Some(index) = index {
                     index.insert(event.identity(), events.len());
-                } else if events.len() == INDEX_FROM {
-                    let all = events.iter().chain([&event]).enumerate();
-                    *index = Some(all.map(|(place, event)| (event.identity(), place)).collect());
                 }
                 events.push(event);
                 Recorded::New
@@ -276,9 +281,11 @@ impl Instance {
     fn meet(&mut self, event: &Event) -> Option<Recorded> {
         match &mut self.body {
             Body::Detailed { events, index } => {
-                let known = match index {
-                    Some(index) => index.get(&event.identity()).copied(),
-                    None => events.iter().position(|known| known.same_identity(event)),
+                let known = if events.len() < INDEX_FROM {
+                    events.iter().position(|known| known.same_identity(event))
+                } else {
+                    let places = || events.iter().enumerate().map(|(place, event)| (event.identity(), place));
+                    index.get_or_insert_with(|| Box::new(places().collect())).get(&event.identity()).copied()
                 }?;
                 let known = &mut events[known];
                 let same = if event.kind == Kind::Push {
@@ -358,12 +365,30 @@ impl Instance {
     }
 
     /// Whether the instance is over at `now`; folds it when only a stub is needed from here on.
-    pub fn judge(&mut self, key: &Key, now: Arrival, rules: &impl Rules) -> Verdict {
-        let verdict = completion::decide(&self.flow, key, &self.progress(), &self.clocks, now);
+    pub fn judge(&mut self, key: &Key, now: Arrival, rules: &impl Rules) -> (Verdict, Option<Look>) {
+        let look = self.look();
+        let verdict = match &look {
+            Some(look) => completion::decide(&self.flow, key, &look.progress, &self.clocks, now),
+            None => completion::decide(&self.flow, key, &self.progress(), &self.clocks, now),
+        };
         if matches!(verdict, Verdict::Wait { fold: true, .. }) && self.may_fold(rules) {
             self.fold();
         }
-        verdict
+        (verdict, look)
+    }
+
+    /// Puts its events in order and looks at them; not where others know them by their places.
+    fn look(&mut self) -> Option<Look> {
+        let Body::Detailed { events, index } = &mut self.body else { return None };
+        if self.joints.is_some() {
+            return None;
+        }
+        *index = None;
+        events.sort_unstable_by(by_time);
+        let outline = Outline::of(&self.flow, events.iter().map(|event| (0, event)));
+        let family = outline.family();
+        let progress = outline.progress(&family, &self.flow);
+        Some(Look { outline, family, progress })
     }
 
     fn may_fold(&self, rules: &impl Rules) -> bool {
@@ -400,9 +425,10 @@ impl Instance {
     fn progress(&self) -> Progress {
         match &self.body {
             Body::Detailed { events, .. } => {
-                Outline::of(&self.flow, events.iter().map(|event| (0, event))).progress(&self.flow)
+                let outline = Outline::of(&self.flow, events.iter().map(|event| (0, event)));
+                outline.progress(&outline.family(), &self.flow)
             }
-            Body::Stub(stub) => stub.outline.progress(&self.flow),
+            Body::Stub(stub) => stub.outline.progress(&stub.outline.family(), &self.flow),
         }
     }
 
@@ -432,22 +458,29 @@ impl Instance {
         }
     }
 
-    /// Ends the instance. `loss` is the last time at which events may have been lost. Also returns what its latency
-    /// covered in event time, for its tombstone.
+    /// Ends the instance, of which `look` is the last look that was taken at it, if it has not changed since. `loss` is
+    /// the last time at which events may have been lost. Also returns what its latency covered in event time, for its
+    /// tombstone.
     pub fn close(
         self,
         key: Key,
         reason: Reason,
+        look: Option<Look>,
         now: Arrival,
         loss: Arrival,
         rules: &impl Rules,
     ) -> (Finished, Extent) {
         let Instance { flow, clocks, body, due, .. } = self;
-        let stub = match body {
-            Body::Detailed { events, .. } => {
-                Stub::exact(&flow, events.into_iter().map(|event| (0, event)).collect(), Vec::new())
+        let (stub, seen) = match (body, look) {
+            (Body::Detailed { events, .. }, Some(Look { outline, family, progress })) => {
+                let events = events.into_iter().map(|event| (0, event)).collect();
+                (Stub::outlined(&flow, events, outline), Some((family, progress)))
             }
-            Body::Stub(stub) => *stub,
+            (Body::Detailed { events, .. }, None) => {
+                let events = events.into_iter().map(|event| (0, event)).collect();
+                (Stub::exact(&flow, events, Vec::new()), None)
+            }
+            (Body::Stub(stub), _) => (*stub, None),
         };
         let ending = Ending {
             reason,
@@ -459,7 +492,7 @@ impl Instance {
             missed_link: false,
             traces: Vec::new(),
         };
-        stub.conclude(flow, key, &clocks, ending, rules)
+        stub.conclude(flow, key, &clocks, ending, seen, rules)
     }
 
     /// As an instance of which flow it is seen, and how that was chosen.

@@ -36,6 +36,22 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// Takes in another report of the same value.
+    fn report(&mut self, event: &Event) {
+        let rank = (&event.start, &event.span, &event.facts.service);
+        let is_before = |known: &Rank| rank < (&known.0, &known.1, &known.2);
+        let here = || (event.start, event.span, Arc::clone(&event.facts.service));
+        if !event.parent.is_some() && self.root.as_ref().is_none_or(is_before) {
+            self.root = Some(here());
+        }
+        if is_before(&self.first) {
+            self.first = here();
+        }
+        if rank > (&self.last.0, &self.last.1, &self.last.2) {
+            self.last = here();
+        }
+    }
+
     /// Takes in other reports of the same value.
     fn merge(&mut self, other: Candidate) {
         self.root = match (self.root.take(), other.root) {
@@ -71,19 +87,19 @@ impl Candidates {
     }
 
     fn offer(&mut self, name: &Arc<str>, value: &Arc<str>, event: &Event, rule: Pick) {
-        let index = self.0.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+        let index = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, name) || known == name).unwrap_or_else(|| {
             self.0.push((Arc::clone(name), Vec::new()));
             self.0.len() - 1
         });
         let candidates = &mut self.0[index].1;
-        let rank: Rank = (event.start, event.span, Arc::clone(&event.facts.service));
-        let root = (!event.parent.is_some()).then(|| rank.clone());
-        let new = Candidate { value: Arc::clone(value), first: rank.clone(), last: rank, root };
-        if let Some(known) = candidates.iter_mut().find(|known| known.value == *value) {
-            known.merge(new);
+        let is_same = |known: &&mut Candidate| Arc::ptr_eq(&known.value, value) || known.value == *value;
+        if let Some(known) = candidates.iter_mut().find(is_same) {
+            known.report(event);
             return;
         }
-        candidates.push(new);
+        let rank: Rank = (event.start, event.span, Arc::clone(&event.facts.service));
+        let root = (!event.parent.is_some()).then(|| rank.clone());
+        candidates.push(Candidate { value: Arc::clone(value), first: rank.clone(), last: rank, root });
         if candidates.len() > MAX_CANDIDATES {
             let order = by_preference(rule, candidates);
             candidates.remove(order[MAX_CANDIDATES]);

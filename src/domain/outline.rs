@@ -275,9 +275,8 @@ impl Outline {
         u16::try_from(index).unwrap_or(u16::MAX)
     }
 
-    /// How far the instance has come.
-    pub fn progress(&self, flow: &Flow) -> Progress {
-        let family = self.family();
+    /// How far the instance has come; `family` is its own.
+    pub fn progress(&self, family: &Family, flow: &Flow) -> Progress {
         let root = family.root(&self.nodes).map(|index| self.nodes[index]);
         let mut entered = vec![false; self.stages.len()];
         let mut entered_in_error = vec![false; self.stages.len()];
@@ -336,12 +335,11 @@ impl Outline {
     }
 
     /// The critical path of a latency. The events must be in an order that depends on their content only.
-    pub fn critical_path(&self, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
-        let family = self.family();
+    pub fn critical_path(&self, family: &Family, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
         let places = self.counting();
-        let place_of = |node: usize| places.binary_search(&node).ok();
+        let place_of = |node: usize| self.place_among(&places, node);
         let stage = |place: usize| &self.stages[usize::from(self.nodes[places[place]].stage)];
-        let mut clocked = self.clocked(&family, &places);
+        let mut clocked = self.clocked(family, &places);
         let ends_flow = |place: &usize| {
             let in_end_stage = flow.ends.iter().any(|end| end.boundary.stage.as_ref() == Some(stage(*place)));
             (in_end_stage, clocked[*place].end == to, *place)
@@ -364,14 +362,19 @@ impl Outline {
     }
 
     /// Where clocks disagree, each in which trace.
-    pub fn skews(&self, flow: &Flow) -> Vec<(u16, Skew)> {
+    pub fn skews(&self, family: &Family, flow: &Flow) -> Vec<(u16, Skew)> {
         let places = self.counting();
-        self.align(flow, &places, &mut self.clocked(&self.family(), &places))
+        self.align(flow, &places, &mut self.clocked(family, &places))
     }
 
     /// The places of what is an event of the flow.
     fn counting(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|&place| self.nodes[place].counts).collect()
+    }
+
+    /// Where a node is among those at `places`, which are [`Self::counting`].
+    fn place_among(&self, places: &[usize], node: usize) -> Option<usize> {
+        if places.len() == self.nodes.len() { Some(node) } else { places.binary_search(&node).ok() }
     }
 
     /// The events at `places` as far as clocks are concerned.
@@ -381,7 +384,7 @@ impl Outline {
             let parent = family.cause(&self.nodes, place).filter(|&parent| self.nodes[parent].counts);
             let start = self.work_start(family, place).min(node.end);
             let edge = parent.map_or(Edge::Other, |parent| edge(&self.nodes[parent], node));
-            let parent = parent.and_then(|parent| places.binary_search(&parent).ok());
+            let parent = parent.and_then(|parent| self.place_among(places, parent));
             Clocked { start, end: node.end, parent, edge }
         };
         places.iter().map(clocked).collect()
@@ -401,7 +404,7 @@ impl Outline {
     }
 
     /// The longest way between each two stages: over queues, and from push to push.
-    pub fn transitions(&self) -> Vec<Transition> {
+    pub fn transitions(&self, family: &Family) -> Vec<Transition> {
         let mut longest: BTreeMap<(u16, u16), u64> = BTreeMap::new();
         let mut note = |from: &Node, to: &Node, nanoseconds: u64| {
             let known = longest.entry((from.stage, to.stage)).or_default();
@@ -410,7 +413,7 @@ impl Outline {
         // Most traces have no queue, and need not be looked at for one.
         let has_queues = self.nodes.iter().any(|node| node.kind == Kind::Producer);
         if has_queues || !self.handovers.is_empty() {
-            for (from, to) in self.family().queues(&self.nodes) {
+            for (from, to) in family.queues(&self.nodes) {
                 let (from, to) = (&self.nodes[from], &self.nodes[to]);
                 if from.counts && to.counts {
                     note(from, to, to.start.nanoseconds_since(from.end));
@@ -431,7 +434,8 @@ impl Outline {
         transitions
     }
 
-    fn family(&self) -> Family {
+    /// Who is whose parent, as things stand.
+    pub fn family(&self) -> Family {
         Family::of(&self.nodes, &self.handovers)
     }
 
@@ -524,6 +528,16 @@ impl Node {
         self.kind != Kind::Push && !self.parent.is_some()
     }
 
+    /// Its trace and span id.
+    fn place(&self) -> (u16, SpanId) {
+        (self.member, self.span)
+    }
+
+    /// Zipkin-style shared ids: the side that serves is the parent of what happens inside. The lowest is it.
+    fn as_parent(&self) -> impl Ord {
+        (self.kind != Kind::Server, self.kind, self.identity)
+    }
+
     /// The start of this node's consumer: not before this node's, if it is a PRODUCER.
     fn clips(&self, start: EventTime) -> EventTime {
         if self.kind == Kind::Producer { start.max(self.start) } else { start }
@@ -581,8 +595,52 @@ fn stage_alone(boundary: &Boundary) -> Option<&Arc<str>> {
     boundary.stage.as_ref().filter(|_| !boundary.conditional)
 }
 
-/// Who is whose parent.
-struct Family {
+/// Where in an outline which span is.
+enum Directory {
+    /// So few that looking through them is the quickest way.
+    Few,
+    /// The places of the spans by trace and span id.
+    Sorted(Vec<usize>),
+}
+
+impl Directory {
+    /// From this many nodes on they are sorted.
+    const SORTED_FROM: usize = 24;
+
+    fn of(nodes: &[Node]) -> Self {
+        if nodes.len() < Self::SORTED_FROM {
+            return Directory::Few;
+        }
+        let mut by_span: Vec<usize> = (0..nodes.len()).filter(|&index| nodes[index].span.is_some()).collect();
+        by_span.sort_unstable_by(|&a, &b| {
+            let [a, b] = [&nodes[a], &nodes[b]];
+            a.place().cmp(&b.place()).then_with(|| a.as_parent().cmp(&b.as_parent()))
+        });
+        Directory::Sorted(by_span)
+    }
+
+    /// Where a span is, given its trace; of several with one id the one that is a parent to others.
+    fn find(&self, nodes: &[Node], wanted: (u16, SpanId)) -> Option<usize> {
+        if !wanted.1.is_some() {
+            return None;
+        }
+        match self {
+            Directory::Few => {
+                let named = nodes.iter().enumerate().filter(|(_, node)| node.place() == wanted);
+                let best = named.min_by(|(_, a), (_, b)| a.as_parent().cmp(&b.as_parent()));
+                best.map(|(index, _)| index)
+            }
+            Directory::Sorted(by_span) => {
+                let first = by_span.partition_point(|&index| nodes[index].place() < wanted);
+                by_span.get(first).copied().filter(|&index| nodes[index].place() == wanted)
+            }
+        }
+    }
+}
+
+/// Who is whose parent in an outline.
+#[derive(Debug)]
+pub struct Family {
     /// For each node: where its parent is, if it names one and it has come.
     parents: Vec<Option<usize>>,
     /// Who took up whose work over a link, as (to, from), where both have come. Sorted.
@@ -592,19 +650,19 @@ struct Family {
 
 impl Family {
     fn of(nodes: &[Node], handovers: &[Handover]) -> Self {
-        // Zipkin-style shared ids: the side that serves is the parent of what happens inside.
-        let rank = |&index: &usize| {
-            let node = &nodes[index];
-            (node.member, node.span, node.kind != Kind::Server, node.kind, node.identity)
-        };
-        let mut by_span: Vec<usize> = (0..nodes.len()).filter(|&index| nodes[index].span.is_some()).collect();
-        by_span.sort_unstable_by_key(rank);
-        let place = |index: usize| (nodes[index].member, nodes[index].span);
-        let find = |wanted: (u16, SpanId)| {
-            let first = by_span.partition_point(|&index| place(index) < wanted);
-            by_span.get(first).copied().filter(|&index| place(index) == wanted)
-        };
-        let parents: Vec<_> = nodes.iter().map(|node| find((node.member, node.parent))).collect();
+        let directory = Directory::of(nodes);
+        let find = |wanted: (u16, SpanId)| directory.find(nodes, wanted);
+        let mut parents: Vec<Option<usize>> = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate() {
+            // Siblings often stand side by side.
+            let same = index.checked_sub(1).filter(|&before| {
+                (nodes[before].member, nodes[before].parent) == (node.member, node.parent)
+            });
+            parents.push(match same {
+                Some(before) => parents[before],
+                None => find((node.member, node.parent)),
+            });
+        }
         let taker = |handover: &Handover| find(handover.to).zip(find(handover.from));
         let mut takers: Vec<(usize, usize)> = handovers.iter().filter_map(taker).collect();
         takers.sort_unstable();

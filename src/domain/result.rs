@@ -284,6 +284,18 @@ pub struct Notes {
     pub label_conflict: bool,
 }
 
+impl Notes {
+    /// Adds up what is counted in numbers.
+    pub fn add(&mut self, other: &Notes) {
+        self.events += other.events;
+        self.ignored += other.ignored;
+        self.foreign += other.foreign;
+        self.skewed += other.skewed;
+        self.coarsened += other.coarsened;
+        self.cycles += other.cycles;
+    }
+}
+
 /// An open instance as it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forecast {

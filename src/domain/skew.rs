@@ -52,6 +52,9 @@ struct Shift {
 
 /// Moves spans, and what runs by the same clock inside of them, by at most `limit`; returns which had to be moved.
 pub fn align(spans: &mut [Clocked], limit: Duration) -> Vec<Misplaced> {
+    if spans.iter().all(|span| span.edge != Edge::Served) {
+        return Vec::new();
+    }
     let mut shifts: Vec<Option<Shift>> = vec![None; spans.len()];
     let mut misplaced = Vec::new();
     for start in 0..spans.len() {

@@ -3,7 +3,7 @@
 //! Invariant: while no cap is met, a stub that took events one by one and one that was made of all of them give the same
 //! bounds, labels and stages; only its critical path is coarser.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::event::{Event, Flags, Kind};
 use super::flow::{Flow, Keys, Measure, OnIncomplete, Origin};
 use super::ids::{Key, SpanId};
 use super::instance::{Recorded, Rules};
-use super::outline::{Handover, NamedPath, Outline, Progress};
+use super::outline::{Family, Handover, NamedPath, Outline, Progress};
 use super::result::{Closed, Detail, Finished, Latency, Notes, Outcome, PathShare, Reason, Skew, StageTime};
 use super::summary::{Counts, Extent, StageSummary, Summary, shares, unknown};
 use super::time::{Arrival, EventTime, nanoseconds};
@@ -75,13 +75,13 @@ pub(super) struct Ending {
 impl Stub {
     /// Everything about the events of one or more traces, with every interval kept apart.
     pub(super) fn exact(flow: &Flow, mut events: Vec<(u16, Event)>, handovers: Vec<Handover>) -> Self {
-        // In the order of event time, so that intervals are appended, not inserted; and by content in all else, so
-        // that nothing depends on arrival.
-        events.sort_unstable_by(|(of_a, a), (of_b, b)| {
-            a.start.cmp(&b.start).then_with(|| a.cmp(b)).then_with(|| of_a.cmp(of_b))
-        });
+        events.sort_unstable_by(|(of_a, a), (of_b, b)| by_time(a, b).then_with(|| of_a.cmp(of_b)));
         let outline = Outline::of(flow, events.iter().map(|(member, event)| (*member, event)));
-        let outline = outline.with_handovers(handovers);
+        Stub::outlined(flow, events, outline.with_handovers(handovers))
+    }
+
+    /// The same of events in the order of [`by_time`], when their outline is at hand.
+    pub(super) fn outlined(flow: &Flow, events: Vec<(u16, Event)>, outline: Outline) -> Self {
         let parents = outline.parents_of_consumers();
         let handed_over = outline.starts_of_handovers();
         let mut stub = Stub {
@@ -198,17 +198,22 @@ impl Stub {
         self.own = Some(Box::new(own));
     }
 
-    /// Its result, and what its latency covered in event time.
+    /// Its result, and what its latency covered in event time. `seen` is what follows from its outline, where that is known.
     pub(super) fn conclude(
         mut self,
         flow: Arc<Flow>,
         key: Key,
         clocks: &Clocks,
         ending: Ending,
+        seen: Option<(Family, Progress)>,
         rules: &impl Rules,
     ) -> (Finished, Extent) {
         self.settle(&flow);
-        let progress = self.outline.progress(&flow);
+        let (family, progress) = seen.unwrap_or_else(|| {
+            let family = self.outline.family();
+            let progress = self.outline.progress(&family, &flow);
+            (family, progress)
+        });
         // A trace whose root is ignored is no trace to the flow that takes what nobody else wants.
         let ignored = flow.origin == Origin::BuiltIn
             && progress.root.is_some_and(|root| root.flags.has(Flags::IGNORED));
@@ -226,7 +231,7 @@ impl Stub {
             EndingAs::Forecast => Outcome::Ok,
         };
         let age = ending.now.since(clocks.first);
-        (Finished::Closed(Box::new(self.finish(flow, key, &progress, outcome, ending, age))), extent)
+        (Finished::Closed(Box::new(self.finish(flow, key, &family, &progress, outcome, ending, age))), extent)
     }
 
     /// The events that are counted with it.
@@ -246,10 +251,12 @@ impl Stub {
         start.zip(end)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all that is known of what has ended")]
     fn finish(
         self,
         flow: Arc<Flow>,
         key: Key,
+        family: &Family,
         progress: &Progress,
         outcome: Outcome,
         ending: Ending,
@@ -275,9 +282,11 @@ impl Stub {
             Outcome::Shared => self.stage_times(None),
             _ => observed_from.map_or_else(Vec::new, |start| self.stage_times(Some(start))),
         };
-        let (NamedPath { steps, skews, cycles }, path) = self.path(&flow, latency, bounds);
-        let skews = self.told_apart(if outcome == Outcome::Shared { self.skews(&flow) } else { skews });
-        let transitions = if observed_from.is_some() { self.outline.transitions() } else { Vec::new() };
+        let (NamedPath { steps, skews, cycles }, path) = self.path(family, &flow, latency, bounds);
+        let skews = if outcome == Outcome::Shared { self.skews(family, &flow) } else { skews };
+        let skews = self.told_apart(skews);
+        let transitions =
+            if observed_from.is_some() { self.outline.transitions(family) } else { Vec::new() };
         let missing = |(bit, _): &(usize, &Arc<str>)| progress.expected & (1 << bit) == 0;
         let missing_stages = match outcome {
             Outcome::Ok | Outcome::Error | Outcome::Incomplete => {
@@ -286,7 +295,7 @@ impl Stub {
             Outcome::Truncated | Outcome::Orphan | Outcome::Evicted | Outcome::Shared => Vec::new(),
         };
         let counts = self.counts();
-        let weight = flow.sampling.weight(self.summary.threshold, lot(&key));
+        let weight = flow.sampling.weight(self.summary.threshold, || lot(&key));
         let (labels, label_conflict) = self.summary.labels.choose(&flow);
         let notes = Notes {
             events: counts.events,
@@ -323,8 +332,8 @@ impl Stub {
     }
 
     /// Where clocks disagree in what has no path of its own.
-    fn skews(&self, flow: &Flow) -> Vec<(u16, Skew)> {
-        if self.exact { self.outline.skews(flow) } else { Vec::new() }
+    fn skews(&self, family: &Family, flow: &Flow) -> Vec<(u16, Skew)> {
+        if self.exact { self.outline.skews(family, flow) } else { Vec::new() }
     }
 
     /// Says which of them are in a tail that others share.
@@ -335,11 +344,17 @@ impl Stub {
     }
 
     /// Which stage took how much of the latency: the path, and what each stage's share of it is.
-    fn path(&self, flow: &Flow, latency: Latency, bounds: Extent) -> (NamedPath, Vec<PathShare>) {
+    fn path(
+        &self,
+        family: &Family,
+        flow: &Flow,
+        latency: Latency,
+        bounds: Extent,
+    ) -> (NamedPath, Vec<PathShare>) {
         match (latency, bounds) {
             (Latency::Unobserved, _) => Default::default(),
             (Latency::Finite(nanoseconds), Some((from, to))) if to.nanoseconds_since(from) == nanoseconds => {
-                let path = self.path_between(flow, from, to);
+                let path = self.path_between(family, flow, from, to);
                 let shares = shares(&path.steps);
                 (path, shares)
             }
@@ -350,9 +365,9 @@ impl Stub {
         }
     }
 
-    fn path_between(&self, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
+    fn path_between(&self, family: &Family, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
         if self.exact {
-            self.outline.critical_path(flow, from, to)
+            self.outline.critical_path(family, flow, from, to)
         } else {
             NamedPath { steps: self.summary.coarse_path(from, to), ..NamedPath::default() }
         }
@@ -375,6 +390,12 @@ impl Stub {
         stages.sort_by(|a, b| a.name.cmp(&b.name));
         stages
     }
+}
+
+/// The order of event time, so that intervals are appended, not inserted; and by content in all else, so that nothing
+/// depends on arrival.
+pub(super) fn by_time(a: &Event, b: &Event) -> Ordering {
+    a.start.cmp(&b.start).then_with(|| a.cmp(b))
 }
 
 /// A number from 0 to below 1 that depends on the key alone, and is evenly distributed over keys.

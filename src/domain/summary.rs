@@ -3,8 +3,7 @@
 //! Invariant: joining an event twice, or two events in either order, gives the same summary, as long as no cap is
 //! met. That is why a duplicate cannot change a stub.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::critical_path::{Spent, Step, coarse_path};
 use super::event::{Event, Flags, Kind, View};
@@ -181,7 +180,7 @@ impl Summary {
 
 /// The steps of a path with the names of their stages; `whose` tells the stage and the event of a place in the walk.
 pub fn named<'a>(steps: &[Step], whose: impl Fn(usize) -> (&'a Arc<str>, Option<usize>)) -> Vec<PathStep> {
-    let none = Arc::from("");
+    let none = nobody();
     let name = |step: &Step| {
         let ((stage, event), kind) = match step.spent {
             Spent::Working(place) => (whose(place), PathKind::Work),
@@ -195,20 +194,26 @@ pub fn named<'a>(steps: &[Step], whose: impl Fn(usize) -> (&'a Arc<str>, Option<
 
 /// Sums the steps of a path by stage and kind, in the order of the stages' names.
 pub fn shares(steps: &[PathStep]) -> Vec<PathShare> {
-    let mut sums: BTreeMap<(&Arc<str>, PathKind), u64> = BTreeMap::new();
-    for step in steps {
-        *sums.entry((&step.stage, step.kind)).or_default() += step.nanoseconds();
-    }
-    let share = |((stage, kind), nanoseconds): ((&Arc<str>, _), _)| {
-        let stage = Arc::clone(stage);
-        PathShare { stage, kind, nanoseconds }
+    let mut sorted: Vec<&PathStep> = steps.iter().collect();
+    sorted.sort_by(|a, b| (&a.stage, a.kind).cmp(&(&b.stage, b.kind)));
+    let is_same = |a: &&PathStep, b: &&PathStep| a.kind == b.kind && a.stage == b.stage;
+    let share = |steps: &[&PathStep]| PathShare {
+        stage: Arc::clone(&steps[0].stage),
+        kind: steps[0].kind,
+        nanoseconds: steps.iter().map(|step| step.nanoseconds()).sum(),
     };
-    sums.into_iter().map(share).collect()
+    sorted.chunk_by(is_same).map(share).collect()
+}
+
+/// The stage of what cannot be attributed.
+fn nobody() -> Arc<str> {
+    static NOBODY: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
+    Arc::clone(&NOBODY)
 }
 
 /// A latency of which nothing can be attributed.
 pub fn unknown(nanoseconds: u64) -> Vec<PathShare> {
-    vec![PathShare { stage: Arc::from(""), kind: PathKind::Unknown, nanoseconds }]
+    vec![PathShare { stage: nobody(), kind: PathKind::Unknown, nanoseconds }]
 }
 
 /// Where the latency would start and end if there were only this event; `None` where it has no say.

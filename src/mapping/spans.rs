@@ -3,12 +3,13 @@
 //! Knows neither the encoding nor what becomes of the events. A span that cannot be right (no valid id, an end far
 //! from now) is refused alone, counted by reason.
 
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::{Path, Slots, Value, text_of};
-use super::facts::{KeyRule, SpanRules};
+use super::facts::{Interned, KeyRule, SpanRules};
 use super::otlp::{self, SpanFields, Text, TraceVisitor};
 use crate::domain::event::{Event, Flags, Incoming, Kind};
 use crate::domain::ids::{FlowId, Key, SpanId, TraceId};
@@ -135,6 +136,8 @@ pub struct SpanMapper<'r> {
     fingerprint: Vec<u8>,
     /// How long that is; 0 while it is not known.
     shared: usize,
+    /// What has been asked for in this request, by fingerprint: nobody else waits for it.
+    lately: [Option<(Vec<u8>, Interned)>; LATELY],
     links: Vec<Joint>,
     also: Vec<FlowId>,
     mapped: MappedSpans,
@@ -154,6 +157,7 @@ impl<'r> SpanMapper<'r> {
             span: Values::new(slots),
             fingerprint: Vec::new(),
             shared: 0,
+            lately: [const { None }; LATELY],
             links: Vec::new(),
             also: rules.also().collect(),
             mapped: MappedSpans::default(),
@@ -235,7 +239,7 @@ impl<'r> SpanMapper<'r> {
         kind: Kind,
         is_root: bool,
         threshold: u64,
-    ) -> super::facts::Interned {
+    ) -> Interned {
         for (slot, path) in &self.rules.index().fields {
             match path {
                 Path::SpanName => self.span.set_text(*slot, span.name),
@@ -262,6 +266,17 @@ impl<'r> SpanMapper<'r> {
             self.fingerprint.extend_from_slice(&threshold.to_le_bytes());
         }
         self.span.write_fingerprint(slots, &mut self.fingerprint);
+        let place = hash_of(&self.fingerprint) as usize % self.lately.len();
+        if let Some((_, known)) = self.lately[place].as_ref().filter(|(lately, _)| *lately == self.fingerprint) {
+            return known.clone();
+        }
+        let known = self.known_or_learnt(is_root, is_entry, threshold);
+        self.lately[place] = Some((self.fingerprint.clone(), known.clone()));
+        known
+    }
+
+    /// What all rules say about spans with the fingerprint.
+    fn known_or_learnt(&self, is_root: bool, is_entry: bool, threshold: u64) -> Interned {
         if let Some(known) = self.rules.known(&self.fingerprint) {
             return known;
         }
@@ -330,6 +345,14 @@ impl TraceVisitor for SpanMapper<'_> {
     }
 }
 
+/// How many kinds of spans a mapper has at hand. Most requests come from one service, whose spans are of few kinds.
+const LATELY: usize = 32;
+
+/// Tells fingerprints apart well enough to find a place for each.
+fn hash_of(fingerprint: &[u8]) -> u64 {
+    foldhash::fast::FixedState::default().hash_one(fingerprint)
+}
+
 /// The longest value of a business key, as for the `id` of a push. Longer ones are not cut, for that would join what
 /// does not belong together.
 const MAX_KEY_BYTES: usize = 256;
@@ -337,6 +360,9 @@ const MAX_KEY_BYTES: usize = 256;
 /// The values of business keys, and how many were too long.
 fn keys_of(rules: &SpanRules, wanted: impl Fn(&KeyRule) -> bool, values: [&Values; 3]) -> (Vec<Joint>, u64) {
     let (mut joints, mut overlong) = (Vec::new(), 0);
+    if rules.keys().is_empty() {
+        return (joints, overlong);
+    }
     let no_paths = Slots { values: &[], is_root_span: false };
     for key in rules.keys().iter().filter(|key| wanted(key)) {
         let value = match key.value.slot() {

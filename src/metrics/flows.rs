@@ -4,7 +4,7 @@
 //! histogram of their own name beside them, as the ancestor did.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::histogram::{Bounds, Histogram, Layout};
@@ -375,40 +375,39 @@ impl Recorded {
         if open_valued {
             return;
         }
-        let none: Arc<[Label]> = Arc::from([]);
         for outcome in [Outcome::Ok, Outcome::Error, Outcome::Incomplete] {
             let layout = &self.layout;
-            self.latency.get(outcome, &none, birth, || Histogram::new(layout));
+            self.latency.get(outcome, &[], birth, || Histogram::new(layout));
         }
         for result in flow.slo.iter().flat_map(|_| [SloResult::Good, SloResult::Bad]) {
-            self.slo.get(result, &none, birth, || 0);
+            self.slo.get(result, &[], birth, || 0);
         }
         for (outcome, reason) in possible_endings(flow) {
-            self.closed.get((outcome, reason), &none, birth, || 0);
+            self.closed.get((outcome, reason), &[], birth, || 0);
         }
     }
 
     fn observe(&mut self, flow: &Flow, closed: &Closed, birth: Birth) {
         let weight = closed.weight;
-        let labels: Arc<[Label]> = closed.labels.as_slice().into();
-        *self.closed.get((closed.outcome, closed.reason), &labels, birth, || 0) += weight;
+        let labels = closed.labels.as_slice();
+        *self.closed.get((closed.outcome, closed.reason), labels, birth, || 0) += weight;
         if closed.latency != Latency::Unobserved {
             let layout = &self.layout;
-            let latency = self.latency.get(closed.outcome, &labels, birth, || Histogram::new(layout));
+            let latency = self.latency.get(closed.outcome, labels, birth, || Histogram::new(layout));
             observe_latency(latency, closed, birth);
             if flow.metric.is_some() {
                 let outcome = Some(closed.outcome).filter(|outcome| *outcome != Outcome::Ok);
                 let at_once = Birth { visible_from: Arrival::ORIGIN, ..birth };
-                let own = self.own.get(outcome, &labels, at_once, || Histogram::new(layout));
+                let own = self.own.get(outcome, labels, at_once, || Histogram::new(layout));
                 observe_latency(own, closed, birth);
             }
         }
         if let (Latency::Finite(nanoseconds), Origin::Pushed) = (closed.latency, flow.origin) {
-            *self.last.get((), &labels, birth, || 0.0) = nanoseconds as f64 / 1e9;
+            *self.last.get((), labels, birth, || 0.0) = nanoseconds as f64 / 1e9;
         }
         // By the promise under which it began, as long as there still is one.
         if let Some(result) = flow.slo.and_then(|_| SloResult::of(&closed.flow, closed)) {
-            *self.slo.get(result, &labels, birth, || 0) += weight;
+            *self.slo.get(result, labels, birth, || 0) += weight;
         }
         self.observe_stages(flow, closed, birth);
         self.observe_path(closed, birth);
@@ -563,13 +562,13 @@ fn counters<C: Copy + Eq + std::hash::Hash + Ord>(
     map.sorted(now.arrival).into_iter().map(show).collect()
 }
 
-fn stage_labels(stage: &Arc<str>) -> Arc<[Label]> {
-    Arc::from([(Arc::from("stage"), Arc::clone(stage))])
+fn stage_labels(stage: &Arc<str>) -> [Label; 1] {
+    static STAGE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("stage"));
+    [(Arc::clone(&STAGE), Arc::clone(stage))]
 }
 
-fn pair_labels(from: &Arc<str>, to: &Arc<str>) -> Arc<[Label]> {
-    let stages = [("from", from), ("to", to)];
-    stages.map(|(name, stage)| (Arc::from(name), Arc::clone(stage))).into()
+fn pair_labels(from: &Arc<str>, to: &Arc<str>) -> [Label; 2] {
+    [("from", from), ("to", to)].map(|(name, stage)| (Arc::from(name), Arc::clone(stage)))
 }
 
 fn label(name: &str, value: &str) -> Label {

@@ -25,7 +25,7 @@ use crate::domain::flow::{Flow, Origin};
 use crate::domain::ids::FlowId;
 use crate::domain::instance::Rules;
 use crate::domain::names::overlap;
-use crate::domain::result::{Closed, Finished};
+use crate::domain::result::{Closed, Finished, Notes, Outcome};
 use crate::domain::time::{Arrival, EventTime, Now};
 use flows::{FlowMetrics, Gauges, Shared};
 use histogram::{Bounds, Layout, NativeLayout};
@@ -322,9 +322,10 @@ impl Metrics {
         };
         of_flows(&effects.open_change, FlowMetrics::change_open);
         of_flows(&effects.overdue_change, FlowMetrics::change_overdue);
+        self.observe(&effects.finished, now);
         for finished in &effects.finished {
             match finished {
-                Finished::Closed(closed) => self.observe(closed, now),
+                Finished::Closed(_) => {}
                 Finished::Unmatched { events, ignored } => {
                     own.instances.unmatched.inc();
                     own.events.unmatched.inc_by(*events);
@@ -355,32 +356,63 @@ impl Metrics {
         if stages.contains(stage) { stage } else { "" }
     }
 
-    /// Observes a closed instance, once.
-    fn observe(&self, closed: &Closed, now: Now) {
-        self.of(&closed.flow, now).observe(closed, self.birth(now));
+    /// Observes each closed instance, once.
+    fn observe(&self, finished: &[Finished], now: Now) {
+        let closed = || {
+            finished.iter().filter_map(|finished| match finished {
+                Finished::Closed(closed) => Some(closed),
+                Finished::Unmatched { .. } | Finished::Divided { .. } => None,
+            })
+        };
+        if closed().next().is_none() {
+            return;
+        }
         let own = &self.own;
-        let flow = &*closed.flow.name;
-        let notes = &closed.notes;
-        own.instances.closed.with_label_values(&[closed.outcome.as_str()]).inc();
-        own.times.close_lag.observe(now.arrival.since(closed.due).as_secs_f64());
-        own.events.closed.inc_by(notes.events);
-        own.events.ignored.inc_by(notes.ignored);
-        own.events.unmatched.inc_by(notes.foreign);
-        own.events.skewed.inc_by(notes.skewed);
-        own.instances.stub_gaps_joined.inc_by(notes.coarsened);
-        own.instances.coarse_paths.inc_by(notes.coarse_path.into());
-        own.instances.parent_cycles.inc_by(notes.cycles);
+        let birth = self.birth(now);
+        let lags = own.times.close_lag.local();
+        // Those of one flow mostly come together; and counters are shared with other threads, so they are touched once.
+        let mut last: Option<(&Arc<Flow>, Arc<FlowMetrics>)> = None;
+        let mut sum = Notes::default();
+        let mut outcomes = [0; Outcome::ALL.len()];
+        for closed in closed() {
+            let metrics = match last.take() {
+                Some((flow, metrics)) if Arc::ptr_eq(flow, &closed.flow) => metrics,
+                _ => self.of(&closed.flow, now),
+            };
+            metrics.observe(closed, birth);
+            last = Some((&closed.flow, metrics));
+            lags.observe(now.arrival.since(closed.due).as_secs_f64());
+            sum.add(&closed.notes);
+            outcomes[closed.outcome as usize] += 1;
+            self.note_oddities(closed);
+        }
+        lags.flush();
+        for (outcome, count) in Outcome::ALL.map(|outcome| (outcome, outcomes[outcome as usize])) {
+            own.instances.closed.with_label_values(&[outcome.as_str()]).inc_by(count);
+        }
+        own.events.closed.inc_by(sum.events);
+        own.events.ignored.inc_by(sum.ignored);
+        own.events.unmatched.inc_by(sum.foreign);
+        own.events.skewed.inc_by(sum.skewed);
+        own.instances.stub_gaps_joined.inc_by(sum.coarsened);
+        own.instances.parent_cycles.inc_by(sum.cycles);
+    }
+
+    /// Counts what is odd about an instance.
+    fn note_oddities(&self, closed: &Closed) {
+        let (own, notes) = (&self.own.instances, &closed.notes);
+        own.coarse_paths.inc_by(notes.coarse_path.into());
         for (noted, counter) in [
-            (notes.reversed, &own.instances.reversed),
-            (notes.orphan_root, &own.instances.orphan_roots),
-            (notes.unanswered, &own.instances.unanswered_producers),
-            (notes.unseen_link, &own.instances.unseen_links),
-            (notes.missed_link, &own.instances.missed_links),
-            (!closed.skews.is_empty(), &own.instances.uncertain),
-            (notes.label_conflict, &own.instances.label_conflicts),
+            (notes.reversed, &own.reversed),
+            (notes.orphan_root, &own.orphan_roots),
+            (notes.unanswered, &own.unanswered_producers),
+            (notes.unseen_link, &own.unseen_links),
+            (notes.missed_link, &own.missed_links),
+            (!closed.skews.is_empty(), &own.uncertain),
+            (notes.label_conflict, &own.label_conflicts),
         ] {
             if noted {
-                counter.with_label_values(&[flow]).inc();
+                counter.with_label_values(&[&*closed.flow.name]).inc();
             }
         }
     }

@@ -9,6 +9,8 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashTable;
+
 use super::distinct::Distinct;
 use crate::domain::labels::Label;
 use crate::domain::time::{Arrival, EventTime};
@@ -26,6 +28,18 @@ pub(super) enum Open {
 }
 
 impl Open {
+    fn is(&self, labels: Option<&[Label]>) -> bool {
+        self.labels() == labels
+    }
+
+    /// Their values; none of the overflow.
+    fn labels(&self) -> Option<&[Label]> {
+        match self {
+            Open::Labels(labels) => Some(labels),
+            Open::Overflow => None,
+        }
+    }
+
     /// The labels as they are shown.
     pub(super) fn shown(&self) -> Vec<Label> {
         match self {
@@ -88,7 +102,8 @@ impl Accumulate for f64 {
 /// The series of one family and flow, by closed labels `C` and open ones.
 #[derive(Debug)]
 pub(super) struct SeriesMap<C, V> {
-    series: HashMap<(C, Open), Entry<V>>,
+    series: HashTable<Entry<C, V>>,
+    hasher: foldhash::quality::RandomState,
     /// How many of them have open labels of their own, and how long these are together.
     own: usize,
     label_bytes: usize,
@@ -101,7 +116,9 @@ pub(super) struct SeriesMap<C, V> {
 }
 
 #[derive(Debug)]
-struct Entry<V> {
+struct Entry<C, V> {
+    closed: C,
+    open: Open,
     /// Whether it is there whatever the limits: there are few of them.
     stays: bool,
     birth: Birth,
@@ -122,15 +139,15 @@ pub(super) struct Shown<'m, C, V> {
 impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
     /// Without any series.
     pub(super) fn new(limits: SeriesLimits) -> Self {
-        let (series, values) = Default::default();
-        SeriesMap { series, own: 0, label_bytes: 0, limits, values, refused: 0, wanted: None }
+        let (series, hasher, values) = Default::default();
+        SeriesMap { series, hasher, own: 0, label_bytes: 0, limits, values, refused: 0, wanted: None }
     }
 
     /// The value of a series, created if it is new; its zero is shown for a while then.
     pub(super) fn get(
         &mut self,
         closed: C,
-        labels: &Arc<[Label]>,
+        labels: &[Label],
         birth: Birth,
         create: impl FnOnce() -> V,
     ) -> &mut V {
@@ -138,32 +155,62 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
         if labels.is_empty() {
             return self.keep(closed, labels, birth, create);
         }
-        let mut key = (closed, Open::Labels(Arc::clone(labels)));
-        if !self.series.contains_key(&key) && !self.admit(labels) {
-            let hash = self.series.hasher().hash_one(&key);
+        let hash = self.hash(closed, Some(labels));
+        let is_known = self.series.find(hash, |entry| entry.is(closed, Some(labels))).is_some();
+        if !is_known && !self.admit(labels) {
             self.wanted.get_or_insert_default().add(hash);
             self.refused += 1;
-            key.1 = Open::Overflow;
+            return self.entry(closed, None, false, birth, create);
         }
-        self.entry(key, false, birth, create)
+        self.entry_at(hash, closed, Some(labels), false, birth, create)
     }
 
     /// The value of a series that has room whatever the limits, for there are few like it, and that never expires.
     pub(super) fn keep(
         &mut self,
         closed: C,
-        labels: &Arc<[Label]>,
+        labels: &[Label],
         birth: Birth,
         create: impl FnOnce() -> V,
     ) -> &mut V {
-        self.entry((closed, Open::Labels(Arc::clone(labels))), true, birth, create)
+        self.entry(closed, Some(labels), true, birth, create)
     }
 
-    fn entry(&mut self, key: (C, Open), stays: bool, birth: Birth, create: impl FnOnce() -> V) -> &mut V {
-        let new = || Entry { stays, birth, touched: birth.now, value: create() };
-        let entry = self.series.entry(key).or_insert_with(new);
+    fn entry(
+        &mut self,
+        closed: C,
+        labels: Option<&[Label]>,
+        stays: bool,
+        birth: Birth,
+        create: impl FnOnce() -> V,
+    ) -> &mut V {
+        self.entry_at(self.hash(closed, labels), closed, labels, stays, birth, create)
+    }
+
+    /// The value of the series with this hash; without labels that of the overflow.
+    fn entry_at(
+        &mut self,
+        hash: u64,
+        closed: C,
+        labels: Option<&[Label]>,
+        stays: bool,
+        birth: Birth,
+        create: impl FnOnce() -> V,
+    ) -> &mut V {
+        let hasher = &self.hasher;
+        let rehash = |entry: &Entry<C, V>| hash_of(hasher, entry.closed, entry.open.labels());
+        let is_it = |entry: &Entry<C, V>| entry.is(closed, labels);
+        let new = || {
+            let open = labels.map_or(Open::Overflow, |labels| Open::Labels(labels.into()));
+            Entry { closed, open, stays, birth, touched: birth.now, value: create() }
+        };
+        let entry = self.series.entry(hash, is_it, rehash).or_insert_with(new).into_mut();
         entry.touched = birth.now;
         &mut entry.value
+    }
+
+    fn hash(&self, closed: C, labels: Option<&[Label]>) -> u64 {
+        hash_of(&self.hasher, closed, labels)
     }
 
     /// Makes room for a new label set, if there is any.
@@ -188,8 +235,8 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
 
     /// Moves series with open labels that nothing was added to for `idle` into the overflow series. Returns how many.
     pub(super) fn expire(&mut self, birth: Birth, idle: Duration) -> u64 {
-        let is_idle = |(_, open): &(C, Open), entry: &mut Entry<V>| {
-            let has_labels = matches!(open, Open::Labels(_));
+        let is_idle = |entry: &mut Entry<C, V>| {
+            let has_labels = entry.open.labels().is_some();
             has_labels && !entry.stays && birth.now.since(entry.touched) >= idle
         };
         let expired: Vec<_> = self.series.extract_if(is_idle).collect();
@@ -199,20 +246,19 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
         self.own -= expired.len();
         self.label_bytes = 0;
         self.values.clear();
-        let kept = self.series.iter().filter(|(_, entry)| !entry.stays);
-        let kept = kept.filter_map(|((_, open), _)| match open {
-            Open::Labels(labels) => Some(labels),
-            Open::Overflow => None,
-        });
-        for labels in kept {
+        let kept = self.series.iter().filter(|entry| !entry.stays);
+        for labels in kept.filter_map(|entry| entry.open.labels()) {
             self.label_bytes += length(labels);
-            for (name, value) in labels.iter() {
+            for (name, value) in labels {
                 self.values.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
             }
         }
         let count = expired.len() as u64;
-        for ((closed, _), entry) in expired {
-            match self.series.get_mut(&(closed, Open::Overflow)) {
+        let hasher = &self.hasher;
+        let rehash = |entry: &Entry<C, V>| hash_of(hasher, entry.closed, entry.open.labels());
+        for entry in expired {
+            let hash = hash_of(hasher, entry.closed, None);
+            match self.series.find_mut(hash, |known| known.is(entry.closed, None)) {
                 Some(overflow) => {
                     let is_newer = entry.touched > overflow.touched;
                     overflow.value.add(&entry.value, is_newer);
@@ -221,8 +267,8 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
                 None => {
                     // It is shown at once: these observations have been seen, and sums over all series must not fall.
                     let birth = Birth { visible_from: birth.now, ..birth };
-                    let overflow = Entry { stays: true, birth, ..entry };
-                    self.series.insert((closed, Open::Overflow), overflow);
+                    let overflow = Entry { open: Open::Overflow, stays: true, birth, ..entry };
+                    self.series.insert_unique(hash, overflow, rehash);
                 }
             }
         }
@@ -230,8 +276,9 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
     }
 
     /// Whether the series exists by its own labels.
-    pub(super) fn contains(&self, closed: C, labels: &Arc<[Label]>) -> bool {
-        self.series.contains_key(&(closed, Open::Labels(Arc::clone(labels))))
+    pub(super) fn contains(&self, closed: C, labels: &[Label]) -> bool {
+        let is_it = |entry: &Entry<C, V>| entry.is(closed, Some(labels));
+        self.series.find(self.hash(closed, Some(labels)), is_it).is_some()
     }
 
     /// How many times a value went to the overflow series.
@@ -247,13 +294,24 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
     /// All series in a stable order, as they are at `now`.
     pub(super) fn sorted(&self, now: Arrival) -> Vec<Shown<'_, C, V>> {
         let mut series = Vec::with_capacity(self.series.len());
-        for ((closed, open), Entry { birth, value, .. }) in &self.series {
+        for Entry { closed, open, birth, value, .. } in &self.series {
             let hidden = now < birth.visible_from;
             series.push(Shown { closed: *closed, open, value, created: birth.created, hidden });
         }
         series.sort_unstable_by(|a, b| (a.closed, a.open).cmp(&(b.closed, b.open)));
         series
     }
+}
+
+impl<C: Eq, V> Entry<C, V> {
+    fn is(&self, closed: C, labels: Option<&[Label]>) -> bool {
+        self.closed == closed && self.open.is(labels)
+    }
+}
+
+/// Of a series, or without labels of the overflow.
+fn hash_of(hasher: &impl BuildHasher, closed: impl Hash, labels: Option<&[Label]>) -> u64 {
+    hasher.hash_one((closed, labels))
 }
 
 fn length(labels: &[Label]) -> usize {
@@ -334,7 +392,7 @@ mod tests {
         for value in ["a", "b", "c"] {
             *map.keep((), &labels(value, "eu"), at(1), || 0) += 1;
         }
-        *map.get((), &Arc::from([]), at(1), || 0) += 1;
+        *map.get((), &[], at(1), || 0) += 1;
         *map.get((), &labels("d", "us"), at(1), || 0) += 1;
         assert_eq!((shown(&map).len(), map.refused()), (5, 0));
         assert_eq!(map.expire(at(100), Duration::from_secs(60)), 1, "d");
