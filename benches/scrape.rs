@@ -12,6 +12,10 @@ use latency_aggregator::metrics::snapshot::{
     Exemplar, Family, HistogramValue, Kind, NativeHistogram, Series, Sum, Value,
 };
 
+/// The program's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Bounds of a histogram; with +Inf, sum and count it has three lines more.
 const BOUNDS: [f64; 19] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 7.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0,

@@ -6,7 +6,8 @@ mod world;
 
 use std::time::Duration;
 
-use latency_aggregator::domain::skew::{Clocked, Edge, align};
+use latency_aggregator::domain::critical_path::Timed;
+use latency_aggregator::domain::skew::{Edge, align};
 use latency_aggregator::domain::time::EventTime;
 use proptest::prelude::*;
 use world::*;
@@ -21,12 +22,12 @@ fn aligned(
     limit: u64,
 ) -> (Vec<Interval>, Vec<(usize, u64, bool)>) {
     let time = EventTime::from_unix_nanoseconds;
-    let mut clocked: Vec<Clocked> = spans
+    let mut timed: Vec<Timed> = spans
         .iter()
-        .map(|&(start, end, parent, edge)| Clocked { start: time(start), end: time(end), parent, edge })
+        .map(|&(start, end, parent, _)| Timed { start: time(start), end: time(end), parent })
         .collect();
-    let misplaced = align(&mut clocked, Duration::from_nanos(limit));
-    let moved = clocked.iter().map(|span| (span.start.unix_nanoseconds(), span.end.unix_nanoseconds()));
+    let misplaced = align(&mut timed, |place| spans[place].3, Duration::from_nanos(limit));
+    let moved = timed.iter().map(|span| (span.start.unix_nanoseconds(), span.end.unix_nanoseconds()));
     let misplaced = misplaced.iter().map(|found| (found.span, found.nanoseconds, found.moved));
     (moved.collect(), misplaced.collect())
 }

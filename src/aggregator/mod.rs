@@ -210,7 +210,8 @@ impl Aggregator {
         while let Some(Run { hash, first, length, .. }) = runs.next() {
             let Some(key) = batch[first].as_ref().map(|incoming| incoming.key.clone()) else { continue };
             let more = std::iter::from_fn(|| runs.next_if(|run| run.continues));
-            let places = (first..first + length).chain(more.flat_map(|run| run.first..run.first + run.length));
+            let places =
+                (first..first + length).chain(more.flat_map(|run| run.first..run.first + run.length));
             let events = places.filter_map(|place| batch[place].take());
             let mut targets = Vec::new();
             let wake = self.apply(key.clone(), hash, events, now, rules, &mut effects, &mut targets);

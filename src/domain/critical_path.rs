@@ -93,8 +93,8 @@ struct Walk<'e> {
     visited: Vec<bool>,
     /// Places of the children, those of each event side by side, the one that ended last first.
     children: Vec<usize>,
-    /// Where in `children` those of each event begin; one more, for the end.
-    first_child: Vec<usize>,
+    /// Where in `children` those of each event end; they begin where those of the event before it end.
+    last_child: Vec<usize>,
     /// Places of all events, the one that ended last first, and how far of them is behind us.
     by_end: Vec<usize>,
     ended: usize,
@@ -109,19 +109,20 @@ impl<'e> Walk<'e> {
         by_end.sort_by_key(|&event| Reverse((events[event].end, events[event].start)));
         let parent_of = |event: usize| events[event].parent.filter(|&parent| parent != event);
         // Counted first, so that each finds its place at once.
-        let mut first_child = vec![0; events.len() + 1];
+        let mut last_child = vec![0; events.len()];
         for parent in (0..events.len()).filter_map(parent_of) {
-            first_child[parent + 1] += 1;
+            last_child[parent] += 1;
         }
-        for event in 0..events.len() {
-            first_child[event + 1] += first_child[event];
+        let mut total = 0;
+        for count in &mut last_child {
+            total += std::mem::replace(count, total);
         }
-        let mut children = vec![0; first_child[events.len()]];
-        let mut next = first_child.clone();
+        // Each begins where it is to end, and is moved on by its children.
+        let mut children = vec![0; total];
         for &event in &by_end {
             if let Some(parent) = parent_of(event) {
-                children[next[parent]] = event;
-                next[parent] += 1;
+                children[last_child[parent]] = event;
+                last_child[parent] += 1;
             }
         }
         Walk {
@@ -129,7 +130,7 @@ impl<'e> Walk<'e> {
             from,
             visited: vec![false; events.len()],
             children,
-            first_child,
+            last_child,
             by_end,
             ended: 0,
             longest_since: OnceCell::new(),
@@ -182,7 +183,8 @@ impl<'e> Walk<'e> {
                 let is_inside = child_ended > start && self.events[child].start < self.at;
                 !self.visited[child] && is_inside && child_ended <= latest
             };
-            let rest = &self.children[self.first_child[parent]..self.first_child[parent + 1]][*looked_at..];
+            let first = parent.checked_sub(1).map_or(0, |before| self.last_child[before]);
+            let rest = &self.children[first..self.last_child[parent]][*looked_at..];
             let child = rest.iter().position(waited_for).filter(|_| self.at > self.from);
             *looked_at += child.map_or(rest.len(), |skipped| skipped + 1);
             if let Some(child) = child.map(|skipped| rest[skipped]) {

@@ -87,6 +87,16 @@ impl Sampling {
     }
 }
 
+impl Flow {
+    /// Whether it asks which stages were reached.
+    pub fn names_stages(&self) -> bool {
+        let names = |boundary: &Boundary| boundary.stage.is_some();
+        !self.expect.is_empty()
+            || self.start.as_ref().is_some_and(names)
+            || self.ends.iter().any(|end| names(&end.boundary))
+    }
+}
+
 /// What the instances of a flow are found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {

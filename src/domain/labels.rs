@@ -87,10 +87,13 @@ impl Candidates {
     }
 
     fn offer(&mut self, name: &Arc<str>, value: &Arc<str>, event: &Event, rule: Pick) {
-        let index = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, name) || known == name).unwrap_or_else(|| {
-            self.0.push((Arc::clone(name), Vec::new()));
-            self.0.len() - 1
-        });
+        let index =
+            self.0.iter().position(|(known, _)| Arc::ptr_eq(known, name) || known == name).unwrap_or_else(
+                || {
+                    self.0.push((Arc::clone(name), Vec::new()));
+                    self.0.len() - 1
+                },
+            );
         let candidates = &mut self.0[index].1;
         let is_same = |known: &&mut Candidate| Arc::ptr_eq(&known.value, value) || known.value == *value;
         if let Some(known) = candidates.iter_mut().find(is_same) {
@@ -169,6 +172,9 @@ fn disagree(rule: Pick, candidates: &[Candidate]) -> bool {
 }
 
 fn pick(rule: Pick, candidates: &[Candidate]) -> Option<Arc<str>> {
+    if let [only] = candidates {
+        return Some(Arc::clone(&only.value));
+    }
     if rule == Pick::Join {
         return joined(candidates);
     }

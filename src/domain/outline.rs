@@ -11,7 +11,7 @@ use super::event::{Event, Flags, Identity, Kind, View};
 use super::flow::{Boundary, Flow, Measure};
 use super::ids::SpanId;
 use super::result::{PathStep, Skew, Transition};
-use super::skew::{Clocked, Edge, Misplaced, align};
+use super::skew::{Edge, Misplaced, align};
 use super::summary::named;
 use super::time::EventTime;
 
@@ -278,14 +278,8 @@ impl Outline {
     /// How far the instance has come; `family` is its own.
     pub fn progress(&self, family: &Family, flow: &Flow) -> Progress {
         let root = family.root(&self.nodes).map(|index| self.nodes[index]);
-        let mut entered = vec![false; self.stages.len()];
-        let mut entered_in_error = vec![false; self.stages.len()];
-        for (index, node) in self.nodes.iter().enumerate() {
-            if node.counts && family.is_entry(&self.nodes, index) {
-                entered[usize::from(node.stage)] = true;
-                entered_in_error[usize::from(node.stage)] |= node.flags.has(Flags::ERROR);
-            }
-        }
+        let (entered, entered_in_error) =
+            if flow.names_stages() { self.entered(family) } else { Default::default() };
         let in_stages = |name: &Arc<str>, flags: &[bool]| {
             self.stages.iter().zip(flags).any(|(stage, flag)| *flag && stage == name)
         };
@@ -323,6 +317,19 @@ impl Outline {
         }
     }
 
+    /// Of each stage: whether it was entered, and whether by an event in error.
+    fn entered(&self, family: &Family) -> (Vec<bool>, Vec<bool>) {
+        let mut entered = vec![false; self.stages.len()];
+        let mut entered_in_error = vec![false; self.stages.len()];
+        for (index, node) in self.nodes.iter().enumerate() {
+            if node.counts && family.is_entry(&self.nodes, index) {
+                entered[usize::from(node.stage)] = true;
+                entered_in_error[usize::from(node.stage)] |= node.flags.has(Flags::ERROR);
+            }
+        }
+        (entered, entered_in_error)
+    }
+
     fn error(&self, root: Option<Node>, ends_in_error: u32, flow: &Flow) -> bool {
         let ended_as_error = (flow.ends.iter().enumerate())
             .any(|(bit, alternative)| alternative.is_error && ends_in_error & (1 << bit) != 0);
@@ -336,66 +343,66 @@ impl Outline {
 
     /// The critical path of a latency. The events must be in an order that depends on their content only.
     pub fn critical_path(&self, family: &Family, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
-        let places = self.counting();
-        let place_of = |node: usize| self.place_among(&places, node);
-        let stage = |place: usize| &self.stages[usize::from(self.nodes[places[place]].stage)];
-        let mut clocked = self.clocked(family, &places);
+        let counting = self.counting();
+        let node = |place: usize| counting.node(place);
+        let stage = |place: usize| &self.stages[usize::from(self.nodes[node(place)].stage)];
+        let mut timed = self.timed(family, &counting);
         let ends_flow = |place: &usize| {
             let in_end_stage = flow.ends.iter().any(|end| end.boundary.stage.as_ref() == Some(stage(*place)));
-            (in_end_stage, clocked[*place].end == to, *place)
+            (in_end_stage, timed[*place].end == to, *place)
         };
-        let by_root =
-            || family.root(&self.nodes).and_then(place_of).filter(|_| flow.measure == Measure::Root);
-        let at_the_end = |place: &usize| clocked[*place].end == to || clocked[*place].start == to;
-        let last = by_root().or_else(|| (0..clocked.len()).filter(at_the_end).max_by_key(ends_flow));
-        let skews = self.align(flow, &places, &mut clocked);
-        let timed: Vec<Timed> = clocked
-            .iter()
-            .map(|span| Timed { start: span.start, end: span.end, parent: span.parent })
-            .collect();
+        let root = || family.root(&self.nodes).and_then(|root| counting.place(root));
+        let by_root = if flow.measure == Measure::Root { root() } else { None };
+        let at_the_end = |place: &usize| timed[*place].end == to || timed[*place].start == to;
+        let last = by_root.or_else(|| (0..timed.len()).filter(at_the_end).max_by_key(ends_flow));
+        let skews = self.align(flow, &counting, &mut timed);
         let path = match last {
             Some(last) => critical_path(&timed, last, from, to),
             None => CriticalPath { steps: vec![Step { from, to, spent: Spent::Unknown }], cycles: 0 },
         };
-        let steps = named(&path.steps, |place| (stage(place), Some(places[place])));
+        let steps = named(&path.steps, |place| (stage(place), Some(node(place))));
         NamedPath { steps, skews, cycles: path.cycles }
     }
 
     /// Where clocks disagree, each in which trace.
     pub fn skews(&self, family: &Family, flow: &Flow) -> Vec<(u16, Skew)> {
-        let places = self.counting();
-        self.align(flow, &places, &mut self.clocked(family, &places))
+        let counting = self.counting();
+        self.align(flow, &counting, &mut self.timed(family, &counting))
     }
 
-    /// The places of what is an event of the flow.
-    fn counting(&self) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|&place| self.nodes[place].counts).collect()
+    fn counting(&self) -> Counting {
+        if self.nodes.iter().all(|node| node.counts) {
+            return Counting::All(self.nodes.len());
+        }
+        Counting::Some((0..self.nodes.len()).filter(|&node| self.nodes[node].counts).collect())
     }
 
-    /// Where a node is among those at `places`, which are [`Self::counting`].
-    fn place_among(&self, places: &[usize], node: usize) -> Option<usize> {
-        if places.len() == self.nodes.len() { Some(node) } else { places.binary_search(&node).ok() }
-    }
-
-    /// The events at `places` as far as clocks are concerned.
-    fn clocked(&self, family: &Family, places: &[usize]) -> Vec<Clocked> {
-        let clocked = |&place: &usize| {
-            let node = &self.nodes[place];
-            let parent = family.cause(&self.nodes, place).filter(|&parent| self.nodes[parent].counts);
-            let start = self.work_start(family, place).min(node.end);
-            let edge = parent.map_or(Edge::Other, |parent| edge(&self.nodes[parent], node));
-            let parent = parent.and_then(|parent| self.place_among(places, parent));
-            Clocked { start, end: node.end, parent, edge }
+    /// When the events of the flow were at work, and which has caused which.
+    fn timed(&self, family: &Family, counting: &Counting) -> Vec<Timed> {
+        let timed = |place: usize| {
+            let node = counting.node(place);
+            let end = self.nodes[node].end;
+            let parent = family.cause(&self.nodes, node).and_then(|parent| counting.place(parent));
+            Timed { start: self.work_start(family, node).min(end), end, parent }
         };
-        places.iter().map(clocked).collect()
+        (0..counting.len()).map(timed).collect()
     }
 
     /// Moves what lies outside of the call that it served; returns what that was.
-    fn align(&self, flow: &Flow, places: &[usize], clocked: &mut [Clocked]) -> Vec<(u16, Skew)> {
-        let misplaced = align(clocked, flow.max_clock_skew);
+    fn align(&self, flow: &Flow, counting: &Counting, timed: &mut [Timed]) -> Vec<(u16, Skew)> {
+        let node = |place: usize| &self.nodes[counting.node(place)];
+        let has_calls = self.nodes.iter().any(|node| node.kind == Kind::Client);
+        let has_served = self.nodes.iter().any(|node| node.kind == Kind::Server);
+        if !has_calls || !has_served {
+            return Vec::new();
+        }
+        let parents: Vec<Option<usize>> = timed.iter().map(|span| span.parent).collect();
+        let edge =
+            |place: usize| parents[place].map_or(Edge::Other, |parent| edge(node(parent), node(place)));
+        let misplaced = align(timed, edge, flow.max_clock_skew);
         let skew = |misplaced: &Misplaced| {
-            let from = clocked[misplaced.span].parent.unwrap_or(misplaced.span);
-            let [from, to] = [from, misplaced.span].map(|place| &self.nodes[places[place]]);
+            let from = parents[misplaced.span].unwrap_or(misplaced.span);
+            let [from, to] = [from, misplaced.span].map(node);
             let stage = |node: &Node| Arc::clone(&self.stages[usize::from(node.stage)]);
             let (nanoseconds, corrected) = (misplaced.nanoseconds, misplaced.moved);
             (to.member, Skew { from: stage(from), to: stage(to), nanoseconds, corrected, is_shared: false })
@@ -595,6 +602,38 @@ fn stage_alone(boundary: &Boundary) -> Option<&Arc<str>> {
     boundary.stage.as_ref().filter(|_| !boundary.conditional)
 }
 
+/// The events of the flow among the nodes of an outline, which are counted by places.
+enum Counting {
+    /// All nodes, which are so many.
+    All(usize),
+    /// These nodes.
+    Some(Vec<usize>),
+}
+
+impl Counting {
+    fn len(&self) -> usize {
+        match self {
+            Counting::All(count) => *count,
+            Counting::Some(nodes) => nodes.len(),
+        }
+    }
+
+    fn node(&self, place: usize) -> usize {
+        match self {
+            Counting::All(_) => place,
+            Counting::Some(nodes) => nodes[place],
+        }
+    }
+
+    /// `None` for a node that does not count.
+    fn place(&self, node: usize) -> Option<usize> {
+        match self {
+            Counting::All(_) => Some(node),
+            Counting::Some(nodes) => nodes.binary_search(&node).ok(),
+        }
+    }
+}
+
 /// Where in an outline which span is.
 enum Directory {
     /// So few that looking through them is the quickest way.
@@ -655,9 +694,9 @@ impl Family {
         let mut parents: Vec<Option<usize>> = Vec::with_capacity(nodes.len());
         for (index, node) in nodes.iter().enumerate() {
             // Siblings often stand side by side.
-            let same = index.checked_sub(1).filter(|&before| {
-                (nodes[before].member, nodes[before].parent) == (node.member, node.parent)
-            });
+            let same = index
+                .checked_sub(1)
+                .filter(|&before| (nodes[before].member, nodes[before].parent) == (node.member, node.parent));
             parents.push(match same {
                 Some(before) => parents[before],
                 None => find((node.member, node.parent)),
@@ -720,6 +759,9 @@ impl Family {
 
     /// Whether a PRODUCER has no child that took its work: a CONSUMER, or anything in another stage.
     fn unanswered(&self, nodes: &[Node]) -> bool {
+        if nodes.iter().all(|node| node.kind != Kind::Producer) {
+            return false;
+        }
         let mut answered = vec![false; nodes.len()];
         for (_, from) in &self.takers {
             answered[*from] = true;

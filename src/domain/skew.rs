@@ -6,20 +6,8 @@
 
 use std::time::Duration;
 
+use super::critical_path::Timed;
 use super::time::{EventTime, nanoseconds};
-
-/// A span as far as its clock is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Clocked {
-    /// When it began, by its own clock.
-    pub start: EventTime,
-    /// When it ended; not before `start`.
-    pub end: EventTime,
-    /// Where its parent is in the list, if it has come.
-    pub parent: Option<usize>,
-    /// What it has to do with its parent.
-    pub edge: Edge,
-}
 
 /// What a span has to do with its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +38,10 @@ struct Shift {
     is_back: bool,
 }
 
-/// Moves spans, and what runs by the same clock inside of them, by at most `limit`; returns which had to be moved.
-pub fn align(spans: &mut [Clocked], limit: Duration) -> Vec<Misplaced> {
-    if spans.iter().all(|span| span.edge != Edge::Served) {
+/// Moves spans, and what runs by the same clock inside of them, by at most `limit`; returns which had to be moved. `edge`
+/// says what the span at a place has to do with its parent.
+pub fn align(spans: &mut [Timed], edge: impl Fn(usize) -> Edge, limit: Duration) -> Vec<Misplaced> {
+    if (0..spans.len()).all(|span| edge(span) != Edge::Served) {
         return Vec::new();
     }
     let mut shifts: Vec<Option<Shift>> = vec![None; spans.len()];
@@ -71,7 +60,7 @@ pub fn align(spans: &mut [Clocked], limit: Duration) -> Vec<Misplaced> {
                 continue;
             }
             let inherited = spans[span].parent.and_then(|parent| shifts[parent]).unwrap_or_default();
-            let shift = match spans[span].edge {
+            let shift = match edge(span) {
                 Edge::SameClock => inherited,
                 Edge::Other => Shift::default(),
                 Edge::Served => {
@@ -97,7 +86,7 @@ const MAX_DEPTH: usize = 1000;
 
 /// How far `served` has to be moved to lie in the middle of `call`; nothing if it lies within it, or is longer and so
 /// cannot.
-fn offset(call: &Clocked, served: &Clocked) -> Option<Shift> {
+fn offset(call: &Timed, served: &Timed) -> Option<Shift> {
     let is_within = call.start <= served.start && served.end <= call.end;
     let spare = call
         .end

@@ -285,8 +285,7 @@ impl Stub {
         let (NamedPath { steps, skews, cycles }, path) = self.path(family, &flow, latency, bounds);
         let skews = if outcome == Outcome::Shared { self.skews(family, &flow) } else { skews };
         let skews = self.told_apart(skews);
-        let transitions =
-            if observed_from.is_some() { self.outline.transitions(family) } else { Vec::new() };
+        let transitions = if observed_from.is_some() { self.outline.transitions(family) } else { Vec::new() };
         let missing = |(bit, _): &(usize, &Arc<str>)| progress.expected & (1 << bit) == 0;
         let missing_stages = match outcome {
             Outcome::Ok | Outcome::Error | Outcome::Incomplete => {

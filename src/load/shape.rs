@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn every_layout_brings_whole_traces_and_no_two_workers_the_same() {
-        let layouts = [(Layout::Adjacent, 0), (Layout::Interleaved, 0), (Layout::Split, 0), (Layout::Split, 24)];
+        let layouts =
+            [(Layout::Adjacent, 0), (Layout::Interleaved, 0), (Layout::Split, 0), (Layout::Split, 24)];
         for (layout, open) in layouts {
             let shape = Shape::spans(12, 4, layout, open);
             let mut traces: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>> = BTreeMap::new();

@@ -411,7 +411,7 @@ impl<'a> Fields<'a> {
             return Ok(now.wall);
         }
         let event = EventTime::from_unix_nanoseconds(u64::try_from(time.as_nanosecond()).unwrap_or(0));
-        match limits.time.admit(event, now) {
+        match limits.time.around(now).admit(event) {
             Ok(()) => Ok(event),
             Err(_) => too_far(),
         }

@@ -26,11 +26,25 @@ pub struct TimeLimits {
 }
 
 impl TimeLimits {
+    /// When events may end that come at `now`.
+    pub fn around(&self, now: Now) -> TimeWindow {
+        TimeWindow { first: now.wall.minus(self.max_past), last: now.wall.plus(self.max_future) }
+    }
+}
+
+/// When events may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeWindow {
+    first: EventTime,
+    last: EventTime,
+}
+
+impl TimeWindow {
     /// Whether an event may end at `end`.
-    pub fn admit(&self, end: EventTime, now: Now) -> Result<(), Rejection> {
-        if end > now.wall.plus(self.max_future) {
+    pub fn admit(&self, end: EventTime) -> Result<(), Rejection> {
+        if end > self.last {
             Err(Rejection::TooFarAhead)
-        } else if end < now.wall.minus(self.max_past) {
+        } else if end < self.first {
             Err(Rejection::TooFarBehind)
         } else {
             Ok(())
@@ -127,17 +141,14 @@ impl MappedSpans {
 #[derive(Debug)]
 pub struct SpanMapper<'r> {
     rules: &'r SpanRules,
-    limits: TimeLimits,
-    now: Now,
+    limits: TimeWindow,
     resource: Values,
     scope: Values,
     span: Values,
-    /// Of the span that was read last; it begins with what all spans of a scope share.
-    fingerprint: Vec<u8>,
-    /// How long that is; 0 while it is not known.
-    shared: usize,
-    /// What has been asked for in this request, by fingerprint: nobody else waits for it.
-    lately: [Option<(Vec<u8>, Interned)>; LATELY],
+    /// How often the resource or the scope has changed.
+    scopes: u32,
+    /// What has been asked for in this request: nobody else waits for it.
+    lately: [Option<Lately>; LATELY],
     links: Vec<Joint>,
     also: Vec<FlowId>,
     mapped: MappedSpans,
@@ -147,16 +158,14 @@ pub struct SpanMapper<'r> {
 impl<'r> SpanMapper<'r> {
     /// A mapper for one request that arrives at `now`.
     pub fn new(rules: &'r SpanRules, limits: TimeLimits, now: Now) -> Self {
-        let slots = rules.paths().len();
+        let values = || Values::new(rules.paths().len(), rules.interned());
         SpanMapper {
             rules,
-            limits,
-            now,
-            resource: Values::new(slots),
-            scope: Values::new(slots),
-            span: Values::new(slots),
-            fingerprint: Vec::new(),
-            shared: 0,
+            limits: limits.around(now),
+            resource: values(),
+            scope: values(),
+            span: values(),
+            scopes: 0,
             lately: [const { None }; LATELY],
             links: Vec::new(),
             also: rules.also().collect(),
@@ -186,7 +195,7 @@ impl<'r> SpanMapper<'r> {
             bytes => SpanId(u64::from_be_bytes(bytes.try_into().map_err(|_| Rejection::ParentSpanId)?)),
         };
         let end = EventTime::from_unix_nanoseconds(span.end_time_unix_nano);
-        self.limits.admit(end, self.now)?;
+        self.limits.admit(end)?;
         let start = EventTime::from_unix_nanoseconds(span.start_time_unix_nano);
         let kind = kind(span.kind);
         let threshold =
@@ -233,13 +242,7 @@ impl<'r> SpanMapper<'r> {
     }
 
     /// What the rules say about the span whose attributes have been read.
-    fn facts(
-        &mut self,
-        span: &SpanFields<'_>,
-        kind: Kind,
-        is_root: bool,
-        threshold: u64,
-    ) -> Interned {
+    fn facts(&mut self, span: &SpanFields<'_>, kind: Kind, is_root: bool, threshold: u64) -> Interned {
         for (slot, path) in &self.rules.index().fields {
             match path {
                 Path::SpanName => self.span.set_text(*slot, span.name),
@@ -253,38 +256,40 @@ impl<'r> SpanMapper<'r> {
             }
         }
         let is_entry = is_root || matches!(kind, Kind::Server | Kind::Consumer);
-        let slots = self.rules.interned();
-        if self.shared == 0 {
-            self.fingerprint.clear();
-            self.resource.write_fingerprint(slots, &mut self.fingerprint);
-            self.scope.write_fingerprint(slots, &mut self.fingerprint);
-            self.shared = self.fingerprint.len();
+        let is = u8::from(is_root) | u8::from(is_entry) << 1;
+        let place = hash_of(&self.span.interned) as usize % self.lately.len();
+        let is_same = |lately: &&Lately| {
+            (lately.scope, lately.is, lately.threshold) == (self.scopes, is, threshold)
+                && lately.span == self.span.interned
+        };
+        if let Some(lately) = self.lately[place].as_ref().filter(is_same) {
+            return lately.outcome.clone();
         }
-        self.fingerprint.truncate(self.shared);
-        self.fingerprint.push(u8::from(is_root) | u8::from(is_entry) << 1 | u8::from(threshold > 0) << 2);
-        if threshold > 0 {
-            self.fingerprint.extend_from_slice(&threshold.to_le_bytes());
-        }
-        self.span.write_fingerprint(slots, &mut self.fingerprint);
-        let place = hash_of(&self.fingerprint) as usize % self.lately.len();
-        if let Some((_, known)) = self.lately[place].as_ref().filter(|(lately, _)| *lately == self.fingerprint) {
-            return known.clone();
-        }
-        let known = self.known_or_learnt(is_root, is_entry, threshold);
-        self.lately[place] = Some((self.fingerprint.clone(), known.clone()));
-        known
+        let outcome = self.known_or_learnt(is_root, is_entry, threshold);
+        let span = self.span.interned.clone();
+        self.lately[place] =
+            Some(Lately { scope: self.scopes, is, threshold, span, outcome: outcome.clone() });
+        outcome
     }
 
-    /// What all rules say about spans with the fingerprint.
+    /// What all rules say about the span.
     fn known_or_learnt(&self, is_root: bool, is_entry: bool, threshold: u64) -> Interned {
-        if let Some(known) = self.rules.known(&self.fingerprint) {
+        let mut fingerprint = Vec::new();
+        // No values begin like the end of the ones before them.
+        for values in [&self.resource, &self.scope, &self.span] {
+            fingerprint.extend_from_slice(&values.interned);
+            fingerprint.extend_from_slice(&END_OF_VALUES.to_le_bytes());
+        }
+        fingerprint.extend([u8::from(is_root), u8::from(is_entry)]);
+        fingerprint.extend_from_slice(&threshold.to_le_bytes());
+        if let Some(known) = self.rules.known(&fingerprint) {
             return known;
         }
         let all = [&self.span, &self.scope, &self.resource];
         let values: Vec<Option<Value<'_>>> =
             (0..self.rules.interned()).map(|slot| all.iter().find_map(|values| values.get(slot))).collect();
         let slots = Slots { values: &values, is_root_span: is_root };
-        self.rules.learn(&self.fingerprint, &slots, is_entry, threshold)
+        self.rules.learn(&fingerprint, &slots, is_entry, threshold)
     }
 }
 
@@ -293,12 +298,12 @@ impl TraceVisitor for SpanMapper<'_> {
         self.resource.clear();
         self.scope.clear();
         self.span.clear();
-        self.shared = 0;
+        self.scopes += 1;
     }
 
     fn resource_attribute(&mut self, key: Text<'_>, value: otlp::Value<'_>) {
         if let Some(slot) = self.rules.index().resource_attribute(key.as_bytes()) {
-            self.shared = 0;
+            self.scopes += 1;
             self.resource.set_value(slot, value);
         }
     }
@@ -306,7 +311,7 @@ impl TraceVisitor for SpanMapper<'_> {
     fn scope(&mut self, name: Text<'_>, version: Text<'_>) {
         self.scope.clear();
         self.span.clear();
-        self.shared = 0;
+        self.scopes += 1;
         for (slot, path) in &self.rules.index().fields {
             match path {
                 Path::ScopeName => self.scope.set_text(*slot, name),
@@ -414,14 +419,34 @@ fn rejection_threshold(trace_state: &str) -> u64 {
     number.map_or(0, |(number, digits)| number << (4 * (14 - digits.len())))
 }
 
-/// Values by slot, copied out of the request into one buffer.
+/// What was asked for about a span, and the answer.
+#[derive(Debug)]
+struct Lately {
+    /// Of its resource and scope.
+    scope: u32,
+    is: u8,
+    threshold: u64,
+    span: Vec<u8>,
+    outcome: Interned,
+}
+
+/// Values by slot, copied out of the request.
 #[derive(Debug)]
 struct Values {
     stored: Vec<Stored>,
     /// Slots in use, so that clearing costs what was set.
     used: Vec<usize>,
-    bytes: Vec<u8>,
+    /// The values that the interned outcome depends on, each with its slot and its type in front: no two sets of values
+    /// look the same. (One set may look different when its values came in another order, or twice.)
+    interned: Vec<u8>,
+    /// How many slots these have; what comes behind is read for keys and links only.
+    slots: usize,
+    /// The texts and bytes of those.
+    others: Vec<u8>,
 }
+
+/// Where the slot of one more value would stand.
+const END_OF_VALUES: u32 = u32::MAX;
 
 #[derive(Debug, Clone)]
 enum Stored {
@@ -434,20 +459,64 @@ enum Stored {
     Other,
 }
 
+/// The types of values; an empty text and empty bytes are not the same.
+const TEXT: u32 = 1;
+const BYTES: u32 = 2;
+
+impl Stored {
+    fn tag(&self) -> u32 {
+        match self {
+            Stored::None => 0,
+            Stored::Str(_) => TEXT,
+            Stored::Bytes(_) => BYTES,
+            Stored::Bool(_) => 3,
+            Stored::Int(_) => 4,
+            Stored::Double(_) => 5,
+            Stored::Other => 6,
+        }
+    }
+}
+
 impl Values {
-    fn new(slots: usize) -> Self {
-        Values { stored: vec![Stored::None; slots], used: Vec::new(), bytes: Vec::new() }
+    /// Values of so many slots, of which the first ones are interned.
+    fn new(slots: usize, interned: usize) -> Self {
+        let (used, others) = Default::default();
+        Values { stored: vec![Stored::None; slots], used, interned: Vec::new(), slots: interned, others }
     }
 
     fn clear(&mut self) {
         for slot in self.used.drain(..) {
             self.stored[slot] = Stored::None;
         }
-        self.bytes.clear();
+        self.interned.clear();
+        self.others.clear();
     }
 
-    /// Sets a slot; of several values for one attribute the last wins.
+    /// Sets a slot to what is no text.
     fn set(&mut self, slot: usize, value: Stored) {
+        let number = match value {
+            Stored::Bool(value) => u64::from(value),
+            Stored::Int(value) => value.cast_unsigned(),
+            Stored::Double(value) => value.to_bits(),
+            Stored::None | Stored::Str(_) | Stored::Bytes(_) | Stored::Other => 0,
+        };
+        self.note(slot, value.tag(), number);
+        self.put(slot, value);
+    }
+
+    /// Begins a value among the interned ones, if it is one; for text and bytes `number` is the length.
+    fn note(&mut self, slot: usize, tag: u32, number: u64) {
+        if slot < self.slots {
+            let head = u64::from(slot as u32) | u64::from(tag) << 32;
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(&head.to_le_bytes());
+            bytes[8..].copy_from_slice(&number.to_le_bytes());
+            self.interned.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Of several values for one attribute the last wins.
+    fn put(&mut self, slot: usize, value: Stored) {
         if matches!(self.stored[slot], Stored::None) {
             self.used.push(slot);
         }
@@ -457,14 +526,24 @@ impl Values {
     fn set_text(&mut self, slot: usize, text: Text<'_>) {
         // Most are, and need no further look to be valid.
         let is_plain = text.as_bytes().is_ascii();
-        let range = if is_plain { self.copy(text.as_bytes()) } else { self.copy(text.read().as_bytes()) };
-        self.set(slot, Stored::Str(range));
+        let read;
+        let bytes = if is_plain {
+            text.as_bytes()
+        } else {
+            read = text.read();
+            read.as_bytes()
+        };
+        let range = self.copy(slot, TEXT, bytes);
+        self.put(slot, Stored::Str(range));
     }
 
     fn set_value(&mut self, slot: usize, value: otlp::Value<'_>) {
         let stored = match value {
             otlp::Value::Str(text) => return self.set_text(slot, text),
-            otlp::Value::Bytes(bytes) => Stored::Bytes(self.copy(bytes)),
+            otlp::Value::Bytes(bytes) => {
+                let range = self.copy(slot, BYTES, bytes);
+                return self.put(slot, Stored::Bytes(range));
+            }
             otlp::Value::Bool(value) => Stored::Bool(value),
             otlp::Value::Int(value) => Stored::Int(value),
             otlp::Value::Double(value) => Stored::Double(value),
@@ -473,10 +552,18 @@ impl Values {
         self.set(slot, stored);
     }
 
-    fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        start..self.bytes.len()
+    /// Copies the bytes of a value of this type to where those of the slot are.
+    fn copy(&mut self, slot: usize, tag: u32, bytes: &[u8]) -> Range<usize> {
+        self.note(slot, tag, bytes.len() as u64);
+        let buffer = if slot < self.slots { &mut self.interned } else { &mut self.others };
+        let start = buffer.len();
+        buffer.extend_from_slice(bytes);
+        start..buffer.len()
+    }
+
+    fn bytes(&self, slot: usize, range: &Range<usize>) -> &[u8] {
+        let buffer = if slot < self.slots { &self.interned } else { &self.others };
+        &buffer[range.clone()]
     }
 
     fn get(&self, slot: usize) -> Option<Value<'_>> {
@@ -484,38 +571,14 @@ impl Values {
             Stored::None => return None,
             // What was copied from a str is one.
             Stored::Str(range) => {
-                Value::Str(std::str::from_utf8(&self.bytes[range.clone()]).unwrap_or_default())
+                Value::Str(std::str::from_utf8(self.bytes(slot, range)).unwrap_or_default())
             }
-            Stored::Bytes(range) => Value::Bytes(&self.bytes[range.clone()]),
+            Stored::Bytes(range) => Value::Bytes(self.bytes(slot, range)),
             Stored::Bool(value) => Value::Bool(*value),
             Stored::Int(value) => Value::Int(*value),
             Stored::Double(value) => Value::Double(*value),
             Stored::Other => Value::Other,
         })
-    }
-
-    /// Writes what is set in the first slots so that no two sets of values look the same. (One set may look different
-    /// when its values came in another order.)
-    fn write_fingerprint(&self, slots: usize, out: &mut Vec<u8>) {
-        for &slot in self.used.iter().filter(|slot| **slot < slots) {
-            let (tag, number, bytes): (u8, u64, &[u8]) = match &self.stored[slot] {
-                Stored::None => continue,
-                Stored::Str(range) => (1, range.len() as u64, &self.bytes[range.clone()]),
-                Stored::Bytes(range) => (2, range.len() as u64, &self.bytes[range.clone()]),
-                Stored::Bool(value) => (3, u64::from(*value), &[]),
-                Stored::Int(value) => (4, value.cast_unsigned(), &[]),
-                Stored::Double(value) => (5, value.to_bits(), &[]),
-                Stored::Other => (6, 0, &[]),
-            };
-            // Slots are counted from 0, so that this is nowhere a 0.
-            out.extend_from_slice(&(slot as u32 + 1).to_le_bytes());
-            out.push(tag);
-            if tag != 6 {
-                out.extend_from_slice(&number.to_le_bytes());
-                out.extend_from_slice(bytes);
-            }
-        }
-        out.extend_from_slice(&0_u32.to_le_bytes());
     }
 }
 
