@@ -7,8 +7,8 @@
 
 What is compared is the processor time of the server process, user and system, for each accepted event: wall times say
 nothing as long as the client may be the slower side. All contenders run all the time and are loaded one after the other, round
-by round. What a load causes later (flows that are closed, garbage that is collected) counts as well, for a round of a contender
-lasts until its next one begins. A ratio is taken within a round. The first round warms up and is not counted.
+by round. What a load causes later (flows that are closed, garbage that is collected) counts as well: a contender that has work
+left when its load is over is waited for. A ratio is taken within a round. The first round warms up and is not counted.
 
 The rate is capped so that no more flows are open than latency-aggregator takes by default; who is slower is sent the next
 request as soon as it has answered one.
@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import contenders
@@ -30,8 +30,6 @@ from load import send
 
 # Events a second. Flows of 8 spans linger for 10 s, and `limits.instances` is 1,000,000.
 SPANS_PER_SECOND = 600_000
-# How long after the last round its consequences are waited for.
-SETTLE_SECONDS = 15
 
 
 @dataclass
@@ -43,14 +41,17 @@ class Entrant:
     arguments: list
 
 
-def spans(contender, protocol, in_request, *more):
-    rate = SPANS_PER_SECOND / in_request
-    return Entrant(contender, protocol, ["--spans", in_request, "--rate", rate, *more])
+def spans(contender, protocol, in_request, *more, rate=SPANS_PER_SECOND):
+    return Entrant(contender, protocol, ["--spans", in_request, "--rate", rate / in_request, *more])
 
 
 def by_otlp(protocol, in_request):
     peers = [ours(), NULL_SINK, STOCK, ROTEL, COLLECTOR, COLLECTOR_BY_TRACE]
     return [spans(peer, protocol, in_request) for peer in peers]
+
+
+def at_rate(rate):
+    return [spans(peer, "grpc", 100, rate=rate) for peer in (ours(), NULL_SINK, ROTEL, COLLECTOR)]
 
 
 def pushes(contender):
@@ -83,8 +84,15 @@ COMPARISONS = {
         spans(ours("gzip over gRPC"), "grpc", 1000, "--gzip"),
         spans(ours("gzip over HTTP"), "http", 1000, "--gzip"),
     ],
+    # Of what Rotel takes at most on two cores that it shares with the client, a quarter, a half and four fifths.
+    "rate-110k": lambda: at_rate(110_000),
+    "rate-220k": lambda: at_rate(220_000),
+    "rate-350k": lambda: at_rate(350_000),
     "push": lambda: [pushes(ours()), pushes(NULL_SINK), pushes(PUSH_SERVER)],
+    "open-traces": many_open,
 }
+# One round brings 80,000,000 spans.
+SINGLE = {"open-traces"}
 
 
 def main():
@@ -102,7 +110,8 @@ def main():
     print(setting(arguments))
     for name in arguments.comparisons or COMPARISONS:
         print(f"\n### {name}\n")
-        print(table(measure(COMPARISONS[name](), arguments.rounds, arguments.seconds)), flush=True)
+        rounds = 1 if name in SINGLE else arguments.rounds
+        print(table(measure(COMPARISONS[name](), rounds, arguments.seconds)), flush=True)
 
 
 def measure(entrants, rounds, seconds):
@@ -119,39 +128,45 @@ def measure(entrants, rounds, seconds):
 
 
 def in_turns(entrants, servers, rounds, seconds):
-    marks = [[] for _ in entrants]
-    sent = [[] for _ in entrants]
-    for _ in range(rounds + 1):
-        for place, (entrant, server) in enumerate(zip(entrants, servers)):
-            marks[place].append(server.cpu_seconds())
-            sent[place].append(send(server, entrant.protocol, entrant.arguments, seconds))
-    time.sleep(SETTLE_SECONDS)
-    for place, server in enumerate(servers):
-        marks[place].append(server.cpu_seconds())
-    return [
-        (entrant, server.resident_bytes(), [
-            (after - before) / load.accepted * 1e9
-            for before, after, load in zip(marks[place][1:], marks[place][2:], sent[place][1:])
-        ], sent[place][1:])
-        for place, (entrant, server) in enumerate(zip(entrants, servers))
-    ]  # fmt: skip
+    measured = [Measured(entrant) for entrant in entrants]
+    for number in range(rounds + 1):
+        for own, server in zip(measured, servers):
+            before = server.cpu_seconds()
+            sent = send(server, own.entrant.protocol, own.entrant.arguments, seconds)
+            resident = server.resident_bytes()
+            time.sleep(own.entrant.contender.settle)
+            if number > 0:
+                own.costs.append((server.cpu_seconds() - before) / sent.accepted * 1e9)
+                own.sent.append(sent)
+                own.resident.append(resident)
+    return measured
+
+
+@dataclass
+class Measured:
+    """What was measured of an entrant, by round."""
+
+    entrant: Entrant
+    costs: list = field(default_factory=list)  # nanoseconds of processor time for an event
+    sent: list = field(default_factory=list)
+    resident: list = field(default_factory=list)  # bytes at the end of the load
 
 
 def table(measured):
     """In Markdown, as ratios to the first entrant."""
     lines = [
-        "| | ns of CPU for an event | times ours, median (range) | events a CPU-second | events/s | p99 ms | RSS MiB |",
+        "| | ns of CPU for an event | times the first, median (range) | events a CPU-second | events/s | p99 ms | RSS MiB |",
         "|---|---|---|---|---|---|---|",
     ]
-    base = measured[0][2]
-    for entrant, resident, costs, sent in measured:
-        ratios = [cost / ours for cost, ours in zip(costs, base)]
-        cost = statistics.median(costs)
-        rate = statistics.median(load.rate for load in sent)
-        late = statistics.median(load.waits["p99"] for load in sent)
+    for own in measured:
+        ratios = [cost / first for cost, first in zip(own.costs, measured[0].costs)]
+        cost = statistics.median(own.costs)
+        rate = statistics.median(load.rate for load in own.sent)
+        late = statistics.median(load.waits["p99"] for load in own.sent)
+        resident = statistics.median(own.resident)
         lines.append(
-            f"| {entrant.contender.name} | {cost:,.0f} | {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f}) | {1e9 / cost:,.0f} | {rate:,.0f} | {late:.1f} | {resident >> 20:,} |"
+            f"| {own.entrant.contender.name} | {cost:,.0f} | {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f}) | {1e9 / cost:,.0f} | {rate:,.0f} | {late:.1f} | {resident / 2**20:,.0f} |"
         )
     return "\n".join(lines)
 

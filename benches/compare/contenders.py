@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -54,6 +54,10 @@ class Ports:
         return ports
 
 
+# For as long as this program waits by default for what comes late, and a little more.
+LINGER = 12
+
+
 def address(port):
     return f"127.0.0.1:{port}"
 
@@ -64,8 +68,8 @@ class Contender:
 
     name: str
     command: callable
-    environment: dict = field(default_factory=dict)
     counts: bool = False  # whether its metrics page says that everything was counted once
+    settle: float = 1  # seconds after a load in which it may still have work with it
 
 
 def ours(name="latency-aggregator", config=""):
@@ -75,10 +79,10 @@ def ours(name="latency-aggregator", config=""):
         file.write_text(listen + "log: {level: warn}\n" + config)
         return [OURS, "--config", file]
 
-    return Contender(name, command, counts=True)
+    return Contender(name, command, counts=True, settle=LINGER)
 
 
-def collector(name, config):
+def collector(name, config, settle=1):
     def command(ports, _):
         return [
             "env",
@@ -90,7 +94,7 @@ def collector(name, config):
             HERE / "peers/collector" / config,
         ]
 
-    return Contender(name, command)
+    return Contender(name, command, settle=settle)
 
 
 def rotel(ports, _):
@@ -108,11 +112,14 @@ NULL_SINK = Contender(
 STOCK = Contender(
     "stock server",
     lambda ports, _: [TARGET / "release/examples/stock_server", *map(address, (ports.grpc, ports.http, ports.web))],
+    settle=LINGER,
 )
 ROTEL = Contender("Rotel, blackhole", rotel)
 COLLECTOR = collector("Collector, spanmetrics", "spanmetrics.yaml")
-COLLECTOR_BY_TRACE = collector("Collector, groupbytrace, spanmetrics", "groupbytrace.yaml")
-PUSH_SERVER = Contender("Go push server", lambda ports, _: [BUILT / "pushserver", "-listen", address(ports.http)])
+COLLECTOR_BY_TRACE = collector("Collector, groupbytrace, spanmetrics", "groupbytrace.yaml", settle=LINGER)
+PUSH_SERVER = Contender(
+    "Go push server", lambda ports, _: [BUILT / "pushserver", "-listen", address(ports.http)], settle=LINGER
+)
 
 
 class Server:

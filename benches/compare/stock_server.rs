@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -25,6 +25,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use prometheus::{Encoder, HistogramOpts, HistogramVec, Registry, TextEncoder};
 use prost::Message;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 

@@ -92,6 +92,7 @@ pub(super) enum Body {
     Detailed {
         events: Vec<Event>,
         /// Where each identity is; only for instances too large to search one by one.
+        #[expect(clippy::box_collection, reason = "few instances have one, and each has room for it")]
         index: Option<Box<HashMap<Identity, usize>>>,
     },
     Stub(Box<Stub>),

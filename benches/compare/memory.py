@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""What open instances cost in resident memory, and what is given back of it.
+
+    python3 benches/compare/memory.py                10,000, 100,000, 1,000,000 and 10,000,000 instances of 8 spans
+    python3 benches/compare/memory.py 1000000
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from contenders import Server, ours
+from load import send
+
+SPANS_PER_SECOND = 600_000
+# Nothing ends while it is measured.
+OPEN = "defaults: {quiet_period: 2h, linger: 2h, max_age: 3h}\nlimits: {instances: 20000000}\n"
+# The default timers, and a tombstone that is gone soon.
+BURST = "defaults: {tombstone: 10s}\nlimits: {instances: 20000000, remembered: 100000}\n"
+
+
+def main():
+    counts = [int(count) for count in sys.argv[1:]] or [10_000, 100_000, 1_000_000, 10_000_000]
+    print("| open instances of 8 spans | resident bytes for each | after they were closed and forgotten, MiB |")
+    print("|---|---|---|")
+    for count in counts:
+        print(f"| {count:,} | {while_open(count):,.0f} | {after_closing(count):,.0f} |", flush=True)
+
+
+def while_open(count):
+    """Bytes for an open instance, beyond those of an idle process."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(ours(config=OPEN), Path(directory)).until_listening("grpc")
+        try:
+            idle = server.resident_bytes()
+            fill(server, count)
+            return (server.resident_bytes() - idle) / server.own("open_instances")
+        finally:
+            server.stop()
+
+
+def after_closing(count):
+    """MiB that are resident when all has been closed, and its tombstones have expired."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(ours(config=BURST), Path(directory)).until_listening("grpc")
+        try:
+            fill(server, count)
+            while server.own("open_instances") + server.own("tombstones") > 0:
+                time.sleep(1)
+            time.sleep(5)
+            return server.resident_bytes() / 2**20
+        finally:
+            server.stop()
+
+
+def fill(server, count):
+    rate = SPANS_PER_SECOND / 1000
+    send(server, "grpc", ["--spans", 1000, "--rate", rate], count * 8 / SPANS_PER_SECOND)
+
+
+if __name__ == "__main__":
+    main()
