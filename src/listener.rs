@@ -60,6 +60,8 @@ const MAX_STREAMS: u32 = 128;
 /// Flow-control windows: a whole batch of spans on its way, without waiting for the reader.
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
+/// The largest frame: a big request in few pieces, from those who send such.
+const FRAME_BYTES: u32 = 256 * 1024;
 /// How long a client may take to send its request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often, and how patiently, an idle HTTP/2 connection is probed.
@@ -100,6 +102,7 @@ fn builder() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_frame_size(FRAME_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)

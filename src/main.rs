@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Open instances are many small pieces of memory, which come and go on several threads; and what a burst took is given back.
+/// Open instances are many small pieces of memory, which come and go on several threads; and what a burst took is given
+/// back.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

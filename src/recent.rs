@@ -45,8 +45,10 @@ impl Recent {
         if finished.is_empty() || self.limits.instances == 0 {
             return;
         }
+        // What is not kept is dropped before others have to wait.
+        let last = self.last_of_each(finished);
         let mut by_flow = self.lock();
-        for mut closed in self.last_of_each(finished) {
+        for mut closed in last {
             if closed.detail.events.len() > self.limits.events {
                 closed.detail.events = Vec::new();
             }

@@ -965,3 +965,52 @@ fn weights_that_are_no_whole_numbers_are_right_on_the_whole() {
     let sum = weights.iter().sum::<u64>() as f64;
     assert!((sum / 10_000.0 - 1.0).abs() < 0.02, "{sum}");
 }
+
+// ---------------------------------------------------------------------------------------------------------------
+// What is found by looking through few is found by an index among many.
+
+/// A root with so many calls, each of them served by another service and with one span inside.
+fn wide_trace(calls: u64) -> Vec<Span> {
+    let mut spans = vec![span("gateway", 1, 0.0, 9.0).server()];
+    for call in 0..calls {
+        let (id, from) = (10 * (call + 1), call as f64 / 100.0);
+        spans.push(span("gateway", id, from, from + 0.5).client().under(1));
+        spans.push(span("payment", id + 1, from + 0.1, from + 0.4).server().under(id));
+        spans.push(span("payment", id + 2, from + 0.2, from + 0.3).under(id + 1));
+    }
+    spans
+}
+
+#[test]
+fn an_instance_knows_its_events_again_after_it_has_been_looked_at() {
+    for calls in [1, 9, 12, 40] {
+        let spans = wide_trace(calls);
+        let mut world = World::with("");
+        // One more span keeps it from ending when it is looked at.
+        world.at(9.0).receive(&spans).at(15.0).receive(&[span("gateway", 2, 0.0, 8.0).under(1)]);
+        world.at(20.0).receive(&spans);
+        assert_eq!((world.total.duplicates, world.total.conflicts), (spans.len() as u64, 0), "{calls} calls");
+        let longer = Span { to: 0.45, ..spans[2].clone() };
+        world.receive(&[longer]);
+        assert_eq!(world.total.conflicts, 1, "{calls} calls");
+        assert_eq!(world.at(100.0).only().notes.events, spans.len() as u64 + 1, "{calls} calls");
+    }
+}
+
+#[test]
+fn it_makes_no_difference_in_which_order_spans_came_and_whether_an_instance_was_looked_at_before_it_ended() {
+    for calls in [1, 7, 8, 40] {
+        let spans = wide_trace(calls);
+        let reversed: Vec<Span> = spans.iter().rev().cloned().collect();
+        // By the sweep, which has just looked at it; and by the end of the program, which has not.
+        let mut swept = World::with("");
+        swept.at(9.0).receive(&spans).at(100.0);
+        let mut shut_down = World::with("");
+        shut_down.at(9.0).receive(&reversed).shut_down();
+        let (a, b) = (swept.only(), shut_down.only());
+        assert_eq!((a.latency, a.reason, a.notes), (b.latency, b.reason, b.notes), "{calls} calls");
+        assert_eq!((&a.stages, &a.path, &a.labels), (&b.stages, &b.path, &b.labels), "{calls} calls");
+        assert_eq!((&a.transitions, &a.detail), (&b.transitions, &b.detail), "{calls} calls");
+        assert_eq!(a.path.iter().map(|share| share.nanoseconds).sum::<u64>(), 9_000_000_000);
+    }
+}

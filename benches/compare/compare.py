@@ -46,7 +46,7 @@ def spans(contender, protocol, in_request, *more, rate=SPANS_PER_SECOND):
 
 
 def by_otlp(protocol, in_request):
-    peers = [ours(), NULL_SINK, STOCK, ROTEL, COLLECTOR, COLLECTOR_BY_TRACE]
+    peers = [ours(), NULL_SINK, STOCK, ROTEL, COLLECTOR]
     return [spans(peer, protocol, in_request) for peer in peers]
 
 
@@ -71,7 +71,7 @@ def many_open():
 
 COMPARISONS = {
     "grpc-100": lambda: by_otlp("grpc", 100),
-    "grpc-1000": lambda: by_otlp("grpc", 1000),
+    "grpc-1000": lambda: [*by_otlp("grpc", 1000), spans(COLLECTOR_BY_TRACE, "grpc", 1000)],
     "grpc-8192": lambda: by_otlp("grpc", 8192),
     "http-1000": lambda: by_otlp("http", 1000),
     "interleaved": lambda: [

@@ -56,7 +56,9 @@ def after_closing(count):
 
 def fill(server, count):
     rate = SPANS_PER_SECOND / 1000
-    send(server, "grpc", ["--spans", 1000, "--rate", rate], count * 8 / SPANS_PER_SECOND)
+    sent = send(server, "grpc", ["--spans", 1000, "--rate", rate], count * 8 / SPANS_PER_SECOND)
+    if sent.unsent:
+        raise SystemExit(f"only {sent.accepted:,} spans could be sent in time: choose a lower SPANS_PER_SECOND")
 
 
 if __name__ == "__main__":

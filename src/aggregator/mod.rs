@@ -148,6 +148,8 @@ struct Run {
     hash: u64,
     first: usize,
     length: usize,
+    /// With those of the runs that continue it.
+    count: usize,
     /// Whether it is of the same instance as the run before it.
     continues: bool,
 }
@@ -207,14 +209,14 @@ impl Aggregator {
         let mut due = Vec::new();
         let mut runs = self.runs(&batch).into_iter().peekable();
         let mut batch: Vec<Option<Incoming>> = batch.into_iter().map(Some).collect();
-        while let Some(Run { hash, first, length, .. }) = runs.next() {
-            let Some(key) = batch[first].as_ref().map(|incoming| incoming.key.clone()) else { continue };
+        while let Some(Run { hash, first, length, count, .. }) = runs.next() {
+            let key = batch[first].as_ref().expect("each run is taken once").key.clone();
             let more = std::iter::from_fn(|| runs.next_if(|run| run.continues));
             let places =
                 (first..first + length).chain(more.flat_map(|run| run.first..run.first + run.length));
             let events = places.filter_map(|place| batch[place].take());
             let mut targets = Vec::new();
-            let wake = self.apply(key.clone(), hash, events, now, rules, &mut effects, &mut targets);
+            let wake = self.apply(key.clone(), hash, (count, events), now, rules, &mut effects, &mut targets);
             if !targets.is_empty() {
                 self.claim(&key, &targets, now, &mut effects);
             }
@@ -237,26 +239,29 @@ impl Aggregator {
         let mut runs: Vec<Run> = Vec::new();
         let mut first = 0;
         for same in batch.chunk_by(|a, b| a.key == b.key) {
-            runs.push(Run { hash: self.hash(&same[0].key), first, length: same.len(), continues: false });
-            first += same.len();
+            let (hash, length) = (self.hash(&same[0].key), same.len());
+            runs.push(Run { hash, first, length, count: length, continues: false });
+            first += length;
         }
         runs.sort_unstable_by_key(|run| (run.hash, run.first));
-        for place in 1..runs.len() {
+        for place in (1..runs.len()).rev() {
             let [before, run] = [&runs[place - 1], &runs[place]];
-            let is_same = || batch[before.first].key == batch[run.first].key;
-            runs[place].continues = before.hash == run.hash && is_same();
+            if before.hash == run.hash && batch[before.first].key == batch[run.first].key {
+                runs[place - 1].count += run.count;
+                runs[place].continues = true;
+            }
         }
         runs
     }
 
-    /// Records the events of one instance; returns when to look at it, if that is sooner than planned. What it newly
+    /// Records the events of one instance, of which there are `count`; returns when to look at it, if that is sooner than planned. What it newly
     /// claims goes to `targets`.
     #[expect(clippy::too_many_arguments, reason = "all that a request says about one instance")]
     fn apply(
         &self,
         key: Key,
         hash: u64,
-        events: impl Iterator<Item = Incoming>,
+        (count, events): (usize, impl Iterator<Item = Incoming>),
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
@@ -299,6 +304,7 @@ impl Aggregator {
         let Slot::Open(instance) = slot else {
             return None;
         };
+        instance.expect(count);
         let mut joints = Vec::new();
         let anything_new = self.record(instance, events, now, rules, effects, &mut joints);
         targets.extend(joints.iter().map(|joint| joint.target(key)));

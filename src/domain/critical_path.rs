@@ -93,12 +93,12 @@ struct Walk<'e> {
     visited: Vec<bool>,
     /// Places of the children, those of each event side by side, the one that ended last first.
     children: Vec<usize>,
-    /// Where in `children` those of each event end; they begin where those of the event before it end.
-    last_child: Vec<usize>,
+    /// Where in `children` those of each event end; they begin where those of the one before it end.
+    children_end: Vec<usize>,
     /// Places of all events, the one that ended last first, and how far of them is behind us.
     by_end: Vec<usize>,
     ended: usize,
-    /// Starts in rising order, each with the event that ends last among those that start no later. Few paths ask for it.
+    /// Starts in rising order, each with the event that ends last among those that start no later. Few paths ask.
     longest_since: OnceCell<Vec<(EventTime, usize)>>,
     path: CriticalPath,
 }
@@ -109,20 +109,20 @@ impl<'e> Walk<'e> {
         by_end.sort_by_key(|&event| Reverse((events[event].end, events[event].start)));
         let parent_of = |event: usize| events[event].parent.filter(|&parent| parent != event);
         // Counted first, so that each finds its place at once.
-        let mut last_child = vec![0; events.len()];
+        let mut children_end = vec![0; events.len()];
         for parent in (0..events.len()).filter_map(parent_of) {
-            last_child[parent] += 1;
+            children_end[parent] += 1;
         }
         let mut total = 0;
-        for count in &mut last_child {
+        for count in &mut children_end {
             total += std::mem::replace(count, total);
         }
         // Each begins where it is to end, and is moved on by its children.
         let mut children = vec![0; total];
         for &event in &by_end {
             if let Some(parent) = parent_of(event) {
-                children[last_child[parent]] = event;
-                last_child[parent] += 1;
+                children[children_end[parent]] = event;
+                children_end[parent] += 1;
             }
         }
         Walk {
@@ -130,7 +130,7 @@ impl<'e> Walk<'e> {
             from,
             visited: vec![false; events.len()],
             children,
-            last_child,
+            children_end,
             by_end,
             ended: 0,
             longest_since: OnceCell::new(),
@@ -183,8 +183,8 @@ impl<'e> Walk<'e> {
                 let is_inside = child_ended > start && self.events[child].start < self.at;
                 !self.visited[child] && is_inside && child_ended <= latest
             };
-            let first = parent.checked_sub(1).map_or(0, |before| self.last_child[before]);
-            let rest = &self.children[first..self.last_child[parent]][*looked_at..];
+            let first = parent.checked_sub(1).map_or(0, |before| self.children_end[before]);
+            let rest = &self.children[first..self.children_end[parent]][*looked_at..];
             let child = rest.iter().position(waited_for).filter(|_| self.at > self.from);
             *looked_at += child.map_or(rest.len(), |skipped| skipped + 1);
             if let Some(child) = child.map(|skipped| rest[skipped]) {

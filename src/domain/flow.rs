@@ -57,6 +57,14 @@ impl Flow {
     pub const MAX_ENDS: usize = 32;
     /// Each expected stage is one bit of a `u64`.
     pub const MAX_EXPECTED: usize = 64;
+
+    /// Whether it may ask which stages were reached.
+    pub fn names_stages(&self) -> bool {
+        let names = |boundary: &Boundary| boundary.stage.is_some();
+        !self.expect.is_empty()
+            || self.start.as_ref().is_some_and(names)
+            || self.ends.iter().any(|end| names(&end.boundary))
+    }
 }
 
 /// What is counted when only a sample of the traces comes.
@@ -73,7 +81,7 @@ pub enum Sampling {
 
 impl Sampling {
     /// For how many instances one stands, of whose spans the least likely to be let through has this rejection
-    /// threshold. `lot` decides about the part after the point: any number below 1, evenly distributed over the
+    /// threshold. `lot` decides about the part after the point: it gives any number below 1, evenly distributed over the
     /// instances, so that the counts are right on the whole.
     pub fn weight(self, threshold: u64, lot: impl FnOnce() -> f64) -> u64 {
         const ALL: f64 = (1_u64 << 56) as f64;
@@ -84,16 +92,6 @@ impl Sampling {
         let weight = weight.min(MAX_WEIGHT);
         let whole = weight.floor();
         whole as u64 + u64::from(lot() < weight - whole)
-    }
-}
-
-impl Flow {
-    /// Whether it asks which stages were reached.
-    pub fn names_stages(&self) -> bool {
-        let names = |boundary: &Boundary| boundary.stage.is_some();
-        !self.expect.is_empty()
-            || self.start.as_ref().is_some_and(names)
-            || self.ends.iter().any(|end| names(&end.boundary))
     }
 }
 

@@ -175,6 +175,9 @@ pub enum Recorded {
     OverLimit,
 }
 
+/// For how many events at most room is made before they are known to differ.
+const MOST_EXPECTED: usize = 64;
+
 /// From this many events on, an index finds repeated ones.
 const INDEX_FROM: usize = 32;
 
@@ -223,6 +226,15 @@ impl Instance {
                 let waiting = stub.waiting.iter().filter(|(_, event)| is_counted(event)).count();
                 stub.summary.counts.total() + waiting as u64
             }
+        }
+    }
+
+    /// Makes room for the first events, so that no more is taken than they need: most instances come in few pieces.
+    pub fn expect(&mut self, count: usize) {
+        if let Body::Detailed { events, .. } = &mut self.body
+            && events.is_empty()
+        {
+            events.reserve_exact(count.min(MOST_EXPECTED));
         }
     }
 
@@ -365,20 +377,19 @@ impl Instance {
         Recorded::OverLimit
     }
 
-    /// Whether the instance is over at `now`; folds it when only a stub is needed from here on.
+    /// Whether the instance is over at `now`; folds it when only a stub is needed from here on. Also what was seen of it,
+    /// which [`Self::close`] takes as long as nothing has come since.
     pub fn judge(&mut self, key: &Key, now: Arrival, rules: &impl Rules) -> (Verdict, Option<Look>) {
         let look = self.look();
-        let verdict = match &look {
-            Some(look) => completion::decide(&self.flow, key, &look.progress, &self.clocks, now),
-            None => completion::decide(&self.flow, key, &self.progress(), &self.clocks, now),
-        };
+        let progress = look.as_ref().map_or_else(|| self.progress(), |look| look.progress);
+        let verdict = completion::decide(&self.flow, key, &progress, &self.clocks, now);
         if matches!(verdict, Verdict::Wait { fold: true, .. }) && self.may_fold(rules) {
             self.fold();
         }
         (verdict, look)
     }
 
-    /// Puts its events in order and looks at them; not where others know them by their places.
+    /// Puts its events in order and looks at them. Not with joints: a [`Division`] knows the events by their places.
     fn look(&mut self) -> Option<Look> {
         let Body::Detailed { events, index } = &mut self.body else { return None };
         if self.joints.is_some() {

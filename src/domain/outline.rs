@@ -374,7 +374,7 @@ impl Outline {
         if self.nodes.iter().all(|node| node.counts) {
             return Counting::All(self.nodes.len());
         }
-        Counting::Some((0..self.nodes.len()).filter(|&node| self.nodes[node].counts).collect())
+        Counting::These((0..self.nodes.len()).filter(|&node| self.nodes[node].counts).collect())
     }
 
     /// When the events of the flow were at work, and which has caused which.
@@ -391,6 +391,7 @@ impl Outline {
     /// Moves what lies outside of the call that it served; returns what that was.
     fn align(&self, flow: &Flow, counting: &Counting, timed: &mut [Timed]) -> Vec<(u16, Skew)> {
         let node = |place: usize| &self.nodes[counting.node(place)];
+        // Most traces have no call between services, and need not be looked at for one.
         let has_calls = self.nodes.iter().any(|node| node.kind == Kind::Client);
         let has_served = self.nodes.iter().any(|node| node.kind == Kind::Server);
         if !has_calls || !has_served {
@@ -607,21 +608,21 @@ enum Counting {
     /// All nodes, which are so many.
     All(usize),
     /// These nodes.
-    Some(Vec<usize>),
+    These(Vec<usize>),
 }
 
 impl Counting {
     fn len(&self) -> usize {
         match self {
             Counting::All(count) => *count,
-            Counting::Some(nodes) => nodes.len(),
+            Counting::These(nodes) => nodes.len(),
         }
     }
 
     fn node(&self, place: usize) -> usize {
         match self {
             Counting::All(_) => place,
-            Counting::Some(nodes) => nodes[place],
+            Counting::These(nodes) => nodes[place],
         }
     }
 
@@ -629,7 +630,7 @@ impl Counting {
     fn place(&self, node: usize) -> Option<usize> {
         match self {
             Counting::All(_) => Some(node),
-            Counting::Some(nodes) => nodes.binary_search(&node).ok(),
+            Counting::These(nodes) => nodes.binary_search(&node).ok(),
         }
     }
 }
@@ -647,9 +648,10 @@ impl Directory {
     const SORTED_FROM: usize = 24;
 
     fn of(nodes: &[Node]) -> Self {
-        if nodes.len() < Self::SORTED_FROM {
-            return Directory::Few;
-        }
+        if nodes.len() < Self::SORTED_FROM { Directory::Few } else { Directory::sorted(nodes) }
+    }
+
+    fn sorted(nodes: &[Node]) -> Self {
         let mut by_span: Vec<usize> = (0..nodes.len()).filter(|&index| nodes[index].span.is_some()).collect();
         by_span.sort_unstable_by(|&a, &b| {
             let [a, b] = [&nodes[a], &nodes[b]];
@@ -776,5 +778,47 @@ impl Family {
             let holds = !node.flags.has(Flags::IGNORED) && !node.flags.has(Flags::FORWARDS);
             node.kind == Kind::Producer && holds && !answered
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::event::Facts;
+
+    fn node((member, span, kind, origin): (u16, u64, u8, u32)) -> Node {
+        let kinds = [Kind::Internal, Kind::Server, Kind::Client, Kind::Producer, Kind::Consumer];
+        let kind = kinds[usize::from(kind)];
+        let time = EventTime::from_unix_nanoseconds;
+        let facts = Facts {
+            service: Arc::from(""),
+            origin,
+            name: Arc::from(""),
+            threshold: 0,
+            matches: Default::default(),
+            matched_before: Box::default(),
+            views: Box::default(),
+            push: None,
+        };
+        let (span, parent, flags) = (SpanId(span), SpanId::NONE, Flags::default());
+        let event = Event { end: time(2), start: time(1), span, parent, kind, flags, facts: Arc::new(facts) };
+        let identity = event.identity();
+        let (start, end) = (event.start, event.end);
+        Node { span, parent, start, end, identity, member, stage: 0, kind, flags, counts: true }
+    }
+
+    proptest! {
+        #[test]
+        fn a_span_is_found_among_few_and_among_many(
+            nodes in prop::collection::vec((0_u16..3, 0_u64..6, 0_u8..5, 0_u32..3).prop_map(node), 0..60),
+        ) {
+            let sorted = Directory::sorted(&nodes);
+            for wanted in (0..3).flat_map(|member| (0..7).map(move |span| (member, SpanId(span)))) {
+                let few = Directory::Few.find(&nodes, wanted).map(|place| nodes[place]);
+                prop_assert_eq!(few, sorted.find(&nodes, wanted).map(|place| nodes[place]));
+            }
+        }
     }
 }

@@ -284,15 +284,29 @@ pub struct Notes {
     pub label_conflict: bool,
 }
 
-impl Notes {
-    /// Adds up what is counted in numbers.
-    pub fn add(&mut self, other: &Notes) {
-        self.events += other.events;
-        self.ignored += other.ignored;
-        self.foreign += other.foreign;
-        self.skewed += other.skewed;
-        self.coarsened += other.coarsened;
-        self.cycles += other.cycles;
+/// What the notes of several instances count together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub events: u64,
+    pub ignored: u64,
+    pub foreign: u64,
+    pub skewed: u64,
+    pub coarsened: u64,
+    pub cycles: u64,
+    /// Instances with a coarse path.
+    pub coarse_paths: u64,
+}
+
+impl Sums {
+    /// Adds those of one more instance.
+    pub fn add(&mut self, notes: &Notes) {
+        self.events += notes.events;
+        self.ignored += notes.ignored;
+        self.foreign += notes.foreign;
+        self.skewed += notes.skewed;
+        self.coarsened += notes.coarsened;
+        self.cycles += notes.cycles;
+        self.coarse_paths += u64::from(notes.coarse_path);
     }
 }
 

@@ -38,12 +38,9 @@ struct Shift {
     is_back: bool,
 }
 
-/// Moves spans, and what runs by the same clock inside of them, by at most `limit`; returns which had to be moved. `edge`
-/// says what the span at a place has to do with its parent.
+/// Moves spans, and what runs by the same clock inside of them, by at most `limit`; returns which had to be moved.
+/// `edge` says what the span at a place has to do with its parent.
 pub fn align(spans: &mut [Timed], edge: impl Fn(usize) -> Edge, limit: Duration) -> Vec<Misplaced> {
-    if (0..spans.len()).all(|span| edge(span) != Edge::Served) {
-        return Vec::new();
-    }
     let mut shifts: Vec<Option<Shift>> = vec![None; spans.len()];
     let mut misplaced = Vec::new();
     for start in 0..spans.len() {

@@ -198,7 +198,8 @@ impl Stub {
         self.own = Some(Box::new(own));
     }
 
-    /// Its result, and what its latency covered in event time. `seen` is what follows from its outline, where that is known.
+    /// Its result, and what its latency covered in event time. `seen` is what follows from its outline, where that is
+    /// known.
     pub(super) fn conclude(
         mut self,
         flow: Arc<Flow>,

@@ -52,12 +52,16 @@ pub struct Counts {
 impl Counts {
     /// Counts one event as `flow` sees it. Copies are counted where their home is.
     pub fn add(&mut self, flow: &Flow, event: &Event) {
+        self.add_seen(event, event.facts.view(flow.id).is_some());
+    }
+
+    fn add_seen(&mut self, event: &Event, has_view: bool) {
         if event.flags.has(Flags::COPY) {
             return;
         }
         if event.flags.has(Flags::IGNORED) {
             self.ignored += 1;
-        } else if event.facts.view(flow.id).is_none() {
+        } else if !has_view {
             self.foreign += 1;
         } else {
             self.events += 1;
@@ -96,8 +100,9 @@ impl Summary {
 
     /// Takes in one event; `start` is its start, or the start of its producer where that is later.
     pub fn join(&mut self, flow: &Flow, event: &Event, start: EventTime) {
-        self.counts.add(flow, event);
-        if let Some(view) = event.facts.view(flow.id).filter(|_| !event.flags.has(Flags::IGNORED)) {
+        let view = event.facts.view(flow.id);
+        self.counts.add_seen(event, view.is_some());
+        if let Some(view) = view.filter(|_| !event.flags.has(Flags::IGNORED)) {
             self.join_again(flow, event, view, start);
         }
     }

@@ -47,8 +47,8 @@ const MARK: &[u8; 12] = b"\xff\xfemark of id";
 const ID_DIGITS: usize = 32;
 
 impl Shape {
-    /// OTLP requests of `spans` spans, of traces with `trace_spans` each. Of split traces `open` are open at once, or as many
-    /// as a request has spans.
+    /// OTLP requests of `spans` spans, of traces with `trace_spans` each. Of split traces `open` are open at once, or as
+    /// many as a request has spans.
     pub(super) fn spans(spans: usize, trace_spans: usize, layout: Layout, open: usize) -> Self {
         let trace_spans = trace_spans.max(1);
         let traces = match layout {

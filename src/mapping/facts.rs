@@ -83,7 +83,7 @@ pub type Interned = (Arc<Facts>, bool);
 /// How many distinct combinations are kept; with more, all are read again.
 const CACHE_ENTRIES: usize = 32_768;
 /// The longest combination that is kept: longer ones hardly come twice, and would make the cache as large as requests.
-const CACHED_BYTES: usize = 1024;
+pub const CACHED_BYTES: usize = 1024;
 
 /// The conditions and expressions of one flow.
 #[derive(Debug)]
@@ -249,18 +249,17 @@ impl SpanRules {
         self.cache.get(fingerprint).map(|known| known.clone())
     }
 
-    /// What all rules say about a span with these values; `fingerprint` must tell any two of them apart.
+    /// What all rules say about a span with these values; a `fingerprint` must tell any two of them apart, and without one it
+    /// is not remembered.
     pub fn learn(
         &self,
-        fingerprint: &[u8],
+        fingerprint: Option<&[u8]>,
         slots: &Slots<'_, '_>,
         is_entry: bool,
         threshold: u64,
     ) -> Interned {
         let interned = self.evaluate(slots, is_entry, threshold);
-        if fingerprint.len() > CACHED_BYTES {
-            return interned;
-        }
+        let Some(fingerprint) = fingerprint else { return interned };
         if self.cache.len() >= CACHE_ENTRIES {
             self.cache.clear();
         }

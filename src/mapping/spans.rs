@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::{Path, Slots, Value, text_of};
-use super::facts::{Interned, KeyRule, SpanRules};
+use super::facts::{CACHED_BYTES, Interned, KeyRule, SpanRules};
 use super::otlp::{self, SpanFields, Text, TraceVisitor};
 use crate::domain::event::{Event, Flags, Incoming, Kind};
 use crate::domain::ids::{FlowId, Key, SpanId, TraceId};
@@ -147,6 +147,10 @@ pub struct SpanMapper<'r> {
     span: Values,
     /// How often the resource or the scope has changed.
     scopes: u32,
+    /// The fingerprint of the span that was asked for last; it begins with that of its resource and scope.
+    fingerprint: Vec<u8>,
+    /// How long that beginning is, and after how many changes it was made.
+    shared: (usize, u32),
     /// What has been asked for in this request: nobody else waits for it.
     lately: [Option<Lately>; LATELY],
     links: Vec<Joint>,
@@ -156,6 +160,15 @@ pub struct SpanMapper<'r> {
 }
 
 impl<'r> SpanMapper<'r> {
+    /// Makes room for the spans of a request of this many bytes.
+    #[must_use]
+    pub fn for_bytes(mut self, bytes: usize) -> Self {
+        // Smaller ones are rare; for these it grows.
+        const SPAN_BYTES: usize = 256;
+        self.mapped.events.reserve(bytes / SPAN_BYTES);
+        self
+    }
+
     /// A mapper for one request that arrives at `now`.
     pub fn new(rules: &'r SpanRules, limits: TimeLimits, now: Now) -> Self {
         let values = || Values::new(rules.paths().len(), rules.interned());
@@ -166,6 +179,8 @@ impl<'r> SpanMapper<'r> {
             scope: values(),
             span: values(),
             scopes: 0,
+            fingerprint: Vec::new(),
+            shared: (0, 0),
             lately: [const { None }; LATELY],
             links: Vec::new(),
             also: rules.also().collect(),
@@ -256,40 +271,61 @@ impl<'r> SpanMapper<'r> {
             }
         }
         let is_entry = is_root || matches!(kind, Kind::Server | Kind::Consumer);
-        let is = u8::from(is_root) | u8::from(is_entry) << 1;
+        let all = [&self.resource, &self.scope, &self.span];
+        if all.iter().map(|values| values.interned.len()).sum::<usize>() > CACHED_BYTES {
+            return self.learn(is_root, is_entry, threshold, None);
+        }
+        let kind = SpanKind { scope: self.scopes, is_root, is_entry, threshold };
         let place = hash_of(&self.span.interned) as usize % self.lately.len();
-        let is_same = |lately: &&Lately| {
-            (lately.scope, lately.is, lately.threshold) == (self.scopes, is, threshold)
-                && lately.span == self.span.interned
-        };
+        let is_same = |lately: &&Lately| lately.kind == kind && lately.values.is_same(&self.span.interned);
         if let Some(lately) = self.lately[place].as_ref().filter(is_same) {
             return lately.outcome.clone();
         }
-        let outcome = self.known_or_learnt(is_root, is_entry, threshold);
-        let span = self.span.interned.clone();
-        self.lately[place] =
-            Some(Lately { scope: self.scopes, is, threshold, span, outcome: outcome.clone() });
+        self.write_fingerprint(kind);
+        let known = self.rules.known(&self.fingerprint);
+        let outcome =
+            known.unwrap_or_else(|| self.learn(is_root, is_entry, threshold, Some(&self.fingerprint)));
+        match &mut self.lately[place] {
+            Some(lately) => {
+                lately.kind = kind;
+                lately.values.copy_from(&self.span.interned);
+                lately.outcome = outcome.clone();
+            }
+            none => {
+                let values = self.span.interned.clone();
+                *none = Some(Lately { kind, values, outcome: outcome.clone() });
+            }
+        }
         outcome
     }
 
-    /// What all rules say about the span.
-    fn known_or_learnt(&self, is_root: bool, is_entry: bool, threshold: u64) -> Interned {
-        let mut fingerprint = Vec::new();
+    /// Writes what tells the span apart from all others for which the rules may say something else.
+    fn write_fingerprint(&mut self, kind: SpanKind) {
         // No values begin like the end of the ones before them.
-        for values in [&self.resource, &self.scope, &self.span] {
-            fingerprint.extend_from_slice(&values.interned);
-            fingerprint.extend_from_slice(&END_OF_VALUES.to_le_bytes());
+        let write = |values: &Values, fingerprint: &mut Vec<u8>| {
+            fingerprint.extend_from_slice(&values.interned.heads);
+            fingerprint.extend_from_slice(&END_OF_HEADS.to_le_bytes());
+            fingerprint.extend_from_slice(values.interned.texts.as_bytes());
+        };
+        if self.shared.1 != self.scopes {
+            self.fingerprint.clear();
+            write(&self.resource, &mut self.fingerprint);
+            write(&self.scope, &mut self.fingerprint);
+            self.shared = (self.fingerprint.len(), self.scopes);
         }
-        fingerprint.extend([u8::from(is_root), u8::from(is_entry)]);
-        fingerprint.extend_from_slice(&threshold.to_le_bytes());
-        if let Some(known) = self.rules.known(&fingerprint) {
-            return known;
-        }
+        self.fingerprint.truncate(self.shared.0);
+        self.fingerprint.extend([u8::from(kind.is_root), u8::from(kind.is_entry)]);
+        self.fingerprint.extend_from_slice(&kind.threshold.to_le_bytes());
+        write(&self.span, &mut self.fingerprint);
+    }
+
+    /// Asks the rules. `fingerprint` is not given for what is too long to be remembered.
+    fn learn(&self, is_root: bool, is_entry: bool, threshold: u64, fingerprint: Option<&[u8]>) -> Interned {
         let all = [&self.span, &self.scope, &self.resource];
         let values: Vec<Option<Value<'_>>> =
             (0..self.rules.interned()).map(|slot| all.iter().find_map(|values| values.get(slot))).collect();
         let slots = Slots { values: &values, is_root_span: is_root };
-        self.rules.learn(&fingerprint, &slots, is_entry, threshold)
+        self.rules.learn(fingerprint, &slots, is_entry, threshold)
     }
 }
 
@@ -353,9 +389,9 @@ impl TraceVisitor for SpanMapper<'_> {
 /// How many kinds of spans a mapper has at hand. Most requests come from one service, whose spans are of few kinds.
 const LATELY: usize = 32;
 
-/// Tells fingerprints apart well enough to find a place for each.
-fn hash_of(fingerprint: &[u8]) -> u64 {
-    foldhash::fast::FixedState::default().hash_one(fingerprint)
+/// Tells values apart well enough to find a place for each.
+fn hash_of(values: &Copied) -> u64 {
+    foldhash::fast::FixedState::default().hash_one((&*values.heads, &*values.texts))
 }
 
 /// The longest value of a business key, as for the `id` of a push. Longer ones are not cut, for that would join what
@@ -422,12 +458,19 @@ fn rejection_threshold(trace_state: &str) -> u64 {
 /// What was asked for about a span, and the answer.
 #[derive(Debug)]
 struct Lately {
-    /// Of its resource and scope.
-    scope: u32,
-    is: u8,
-    threshold: u64,
-    span: Vec<u8>,
+    kind: SpanKind,
+    values: Copied,
     outcome: Interned,
+}
+
+/// What the outcome depends on beside the values of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SpanKind {
+    /// After how many changes of resource and scope it came.
+    scope: u32,
+    is_root: bool,
+    is_entry: bool,
+    threshold: u64,
 }
 
 /// Values by slot, copied out of the request.
@@ -436,17 +479,53 @@ struct Values {
     stored: Vec<Stored>,
     /// Slots in use, so that clearing costs what was set.
     used: Vec<usize>,
-    /// The values that the interned outcome depends on, each with its slot and its type in front: no two sets of values
-    /// look the same. (One set may look different when its values came in another order, or twice.)
-    interned: Vec<u8>,
+    /// The values that the interned outcome depends on.
+    interned: Copied,
     /// How many slots these have; what comes behind is read for keys and links only.
-    slots: usize,
-    /// The texts and bytes of those.
-    others: Vec<u8>,
+    interned_slots: usize,
+    /// Those.
+    others: Copied,
+}
+
+/// Values as they came. No two sets of values look the same, though one set may look different when its values came in
+/// another order, or twice.
+#[derive(Debug, Clone, Default)]
+struct Copied {
+    /// Of each value its slot, its type, and itself or its length; behind that bytes that are no text.
+    heads: Vec<u8>,
+    /// The texts one behind the other.
+    texts: String,
+}
+
+impl Copied {
+    fn clear(&mut self) {
+        self.heads.clear();
+        self.texts.clear();
+    }
+
+    fn len(&self) -> usize {
+        self.heads.len() + self.texts.len()
+    }
+
+    fn is_same(&self, other: &Copied) -> bool {
+        self.heads == other.heads && self.texts == other.texts
+    }
+
+    fn copy_from(&mut self, other: &Copied) {
+        self.heads.clone_from(&other.heads);
+        self.texts.clone_from(&other.texts);
+    }
+
+    fn add_head(&mut self, slot: usize, tag: u32, number: u64) {
+        let mut head = [0; 16];
+        head[..8].copy_from_slice(&(u64::from(slot as u32) | u64::from(tag) << 32).to_le_bytes());
+        head[8..].copy_from_slice(&number.to_le_bytes());
+        self.heads.extend_from_slice(&head);
+    }
 }
 
 /// Where the slot of one more value would stand.
-const END_OF_VALUES: u32 = u32::MAX;
+const END_OF_HEADS: u32 = u32::MAX;
 
 #[derive(Debug, Clone)]
 enum Stored {
@@ -480,8 +559,13 @@ impl Stored {
 impl Values {
     /// Values of so many slots, of which the first ones are interned.
     fn new(slots: usize, interned: usize) -> Self {
-        let (used, others) = Default::default();
-        Values { stored: vec![Stored::None; slots], used, interned: Vec::new(), slots: interned, others }
+        let (used, copied) = (Vec::new(), Copied::default());
+        let stored = vec![Stored::None; slots];
+        Values { stored, used, interned: copied.clone(), interned_slots: interned, others: copied }
+    }
+
+    fn copied(&mut self, slot: usize) -> &mut Copied {
+        if slot < self.interned_slots { &mut self.interned } else { &mut self.others }
     }
 
     fn clear(&mut self) {
@@ -500,19 +584,8 @@ impl Values {
             Stored::Double(value) => value.to_bits(),
             Stored::None | Stored::Str(_) | Stored::Bytes(_) | Stored::Other => 0,
         };
-        self.note(slot, value.tag(), number);
+        self.copied(slot).add_head(slot, value.tag(), number);
         self.put(slot, value);
-    }
-
-    /// Begins a value among the interned ones, if it is one; for text and bytes `number` is the length.
-    fn note(&mut self, slot: usize, tag: u32, number: u64) {
-        if slot < self.slots {
-            let head = u64::from(slot as u32) | u64::from(tag) << 32;
-            let mut bytes = [0; 16];
-            bytes[..8].copy_from_slice(&head.to_le_bytes());
-            bytes[8..].copy_from_slice(&number.to_le_bytes());
-            self.interned.extend_from_slice(&bytes);
-        }
     }
 
     /// Of several values for one attribute the last wins.
@@ -524,16 +597,12 @@ impl Values {
     }
 
     fn set_text(&mut self, slot: usize, text: Text<'_>) {
-        // Most are, and need no further look to be valid.
-        let is_plain = text.as_bytes().is_ascii();
-        let read;
-        let bytes = if is_plain {
-            text.as_bytes()
-        } else {
-            read = text.read();
-            read.as_bytes()
-        };
-        let range = self.copy(slot, TEXT, bytes);
+        let text = text.read();
+        let copied = self.copied(slot);
+        copied.add_head(slot, TEXT, text.len() as u64);
+        let start = copied.texts.len();
+        copied.texts.push_str(&text);
+        let range = start..copied.texts.len();
         self.put(slot, Stored::Str(range));
     }
 
@@ -541,7 +610,11 @@ impl Values {
         let stored = match value {
             otlp::Value::Str(text) => return self.set_text(slot, text),
             otlp::Value::Bytes(bytes) => {
-                let range = self.copy(slot, BYTES, bytes);
+                let copied = self.copied(slot);
+                copied.add_head(slot, BYTES, bytes.len() as u64);
+                let start = copied.heads.len();
+                copied.heads.extend_from_slice(bytes);
+                let range = start..copied.heads.len();
                 return self.put(slot, Stored::Bytes(range));
             }
             otlp::Value::Bool(value) => Stored::Bool(value),
@@ -552,28 +625,12 @@ impl Values {
         self.set(slot, stored);
     }
 
-    /// Copies the bytes of a value of this type to where those of the slot are.
-    fn copy(&mut self, slot: usize, tag: u32, bytes: &[u8]) -> Range<usize> {
-        self.note(slot, tag, bytes.len() as u64);
-        let buffer = if slot < self.slots { &mut self.interned } else { &mut self.others };
-        let start = buffer.len();
-        buffer.extend_from_slice(bytes);
-        start..buffer.len()
-    }
-
-    fn bytes(&self, slot: usize, range: &Range<usize>) -> &[u8] {
-        let buffer = if slot < self.slots { &self.interned } else { &self.others };
-        &buffer[range.clone()]
-    }
-
     fn get(&self, slot: usize) -> Option<Value<'_>> {
+        let copied = if slot < self.interned_slots { &self.interned } else { &self.others };
         Some(match &self.stored[slot] {
             Stored::None => return None,
-            // What was copied from a str is one.
-            Stored::Str(range) => {
-                Value::Str(std::str::from_utf8(self.bytes(slot, range)).unwrap_or_default())
-            }
-            Stored::Bytes(range) => Value::Bytes(self.bytes(slot, range)),
+            Stored::Str(range) => Value::Str(&copied.texts[range.clone()]),
+            Stored::Bytes(range) => Value::Bytes(&copied.heads[range.clone()]),
             Stored::Bool(value) => Value::Bool(*value),
             Stored::Int(value) => Value::Int(*value),
             Stored::Double(value) => Value::Double(*value),

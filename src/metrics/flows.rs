@@ -568,7 +568,9 @@ fn stage_labels(stage: &Arc<str>) -> [Label; 1] {
 }
 
 fn pair_labels(from: &Arc<str>, to: &Arc<str>) -> [Label; 2] {
-    [("from", from), ("to", to)].map(|(name, stage)| (Arc::from(name), Arc::clone(stage)))
+    static FROM: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("from"));
+    static TO: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("to"));
+    [(Arc::clone(&FROM), Arc::clone(from)), (Arc::clone(&TO), Arc::clone(to))]
 }
 
 fn label(name: &str, value: &str) -> Label {

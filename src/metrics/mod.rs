@@ -25,7 +25,7 @@ use crate::domain::flow::{Flow, Origin};
 use crate::domain::ids::FlowId;
 use crate::domain::instance::Rules;
 use crate::domain::names::overlap;
-use crate::domain::result::{Closed, Finished, Notes, Outcome};
+use crate::domain::result::{Closed, Finished, Outcome, Sums};
 use crate::domain::time::{Arrival, EventTime, Now};
 use flows::{FlowMetrics, Gauges, Shared};
 use histogram::{Bounds, Layout, NativeLayout};
@@ -370,17 +370,12 @@ impl Metrics {
         let own = &self.own;
         let birth = self.birth(now);
         let lags = own.times.close_lag.local();
-        // Those of one flow mostly come together; and counters are shared with other threads, so they are touched once.
-        let mut last: Option<(&Arc<Flow>, Arc<FlowMetrics>)> = None;
-        let mut sum = Notes::default();
+        // These counters are shared with other threads, so they are touched once for all.
+        let mut sum = Sums::default();
         let mut outcomes = [0; Outcome::ALL.len()];
         for closed in closed() {
-            let metrics = match last.take() {
-                Some((flow, metrics)) if Arc::ptr_eq(flow, &closed.flow) => metrics,
-                _ => self.of(&closed.flow, now),
-            };
-            metrics.observe(closed, birth);
-            last = Some((&closed.flow, metrics));
+            // Asked for each time: a reload may have put others in their place.
+            self.of(&closed.flow, now).observe(closed, birth);
             lags.observe(now.arrival.since(closed.due).as_secs_f64());
             sum.add(&closed.notes);
             outcomes[closed.outcome as usize] += 1;
@@ -395,13 +390,13 @@ impl Metrics {
         own.events.unmatched.inc_by(sum.foreign);
         own.events.skewed.inc_by(sum.skewed);
         own.instances.stub_gaps_joined.inc_by(sum.coarsened);
+        own.instances.coarse_paths.inc_by(sum.coarse_paths);
         own.instances.parent_cycles.inc_by(sum.cycles);
     }
 
     /// Counts what is odd about an instance.
     fn note_oddities(&self, closed: &Closed) {
         let (own, notes) = (&self.own.instances, &closed.notes);
-        own.coarse_paths.inc_by(notes.coarse_path.into());
         for (noted, counter) in [
             (notes.reversed, &own.reversed),
             (notes.orphan_root, &own.orphan_roots),

@@ -19,7 +19,7 @@ use crate::domain::time::{Arrival, EventTime};
 pub(super) const OVERFLOW_LABEL: &str = "otel_metric_overflow";
 
 /// The open-valued labels of a series.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Open {
     /// Their values.
     Labels(Arc<[Label]>),

@@ -28,7 +28,7 @@ pub(super) struct Content {
 }
 
 /// Bodies from this size on are inflated and decoded where they hold up no other.
-const LARGE_BYTES: usize = 1024 * 1024;
+const LARGE_BYTES: usize = 512 * 1024;
 /// The same for compressed ones.
 const LARGE_COMPRESSED_BYTES: usize = 32 * 1024;
 

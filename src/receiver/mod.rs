@@ -160,6 +160,7 @@ fn accept_traces_now(
 ) -> Result<MappedSpans, Refusal> {
     let in_force = pipeline.in_force();
     let mut mapper = SpanMapper::new(&in_force.rules, pipeline.limits.time, pipeline.now());
+    mapper = mapper.for_bytes(request.len());
     match transport {
         Transport::HttpJson => json::walk(request, &mut mapper)?,
         Transport::Grpc | Transport::HttpProtobuf | Transport::Push => wire::walk(request, &mut mapper)?,
