@@ -46,7 +46,7 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
 ];
 
 /// Crates that only some parts may name.
-const CRATES: [(&str, &[&str]); 10] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("axum", &["receiver", "web", "listener", "app"]),
     ("hyper", &["listener", "load", "cli"]),
     ("tonic", &["receiver"]),
@@ -54,6 +54,8 @@ const CRATES: [(&str, &[&str]); 10] = [
     ("opentelemetry", &["mapping"]),
     ("prometheus", &["metrics"]),
     ("dashmap", &["aggregator", "mapping"]),
+    ("hashbrown", &["metrics"]),
+    ("mimalloc", &["main"]),
     ("serde_json", &["mapping", "receiver", "web", "config", "replay", "cli"]),
     ("serde_saphyr", &["config"]),
     ("tokio", &["pipeline", "receiver", "web", "listener", "app", "reload", "load", "cli", "main"]),

@@ -119,6 +119,8 @@ pub struct Aggregator {
     stubs: AtomicU64,
     events: AtomicU64,
     tombstones: AtomicU64,
+    /// When [`Self::give_back`] looked last.
+    looked_for_room: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -168,6 +170,10 @@ struct Timers {
 /// A part of the map is locked while it grows, so they are many and small.
 const SLOT_SHARDS: usize = 1024;
 
+/// How often it is looked whether the map is far larger than what it holds, and what far larger is.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(10);
+const SPARE_ROOM: u64 = 16;
+
 /// Enough that two ingesting threads and the sweep rarely meet.
 const TIMER_SHARDS: usize = 64;
 
@@ -190,6 +196,7 @@ impl Aggregator {
             stubs: AtomicU64::new(0),
             events: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
+            looked_for_room: AtomicU64::new(0),
         }
     }
 
@@ -399,7 +406,21 @@ impl Aggregator {
             }
         }
         self.make_room_for_tombstones(now, &mut effects);
+        self.give_back(now);
         (effects, false)
+    }
+
+    /// Gives back the room that a burst took in the map, some time after it is over.
+    fn give_back(&self, now: Arrival) {
+        let looked_at = Arrival::since_origin(Duration::from_nanos(self.looked_for_room.load(Relaxed)));
+        if now.since(looked_at) < LOOK_FOR_ROOM {
+            return;
+        }
+        self.looked_for_room.store(now.nanoseconds(), Relaxed);
+        let used = self.open.load(Relaxed) + self.tombstones.load(Relaxed);
+        if self.slots.capacity() as u64 > SPARE_ROOM * used.max(SLOT_SHARDS as u64) {
+            self.slots.shrink_to_fit();
+        }
     }
 
     /// Decides about one instance that may be over.

@@ -420,3 +420,20 @@ fn repeated_events_leave_no_more_entries_in_the_calendar_than_one() {
     }
     assert_eq!(entries(&aggregator), 1);
 }
+
+#[test]
+fn the_room_of_a_burst_is_given_back_when_its_tombstones_have_expired() {
+    let bench = Bench::new("[]", LIMITS);
+    let root = |trace| Raw { trace, id: 1, service: "gateway", ..Raw::default() };
+    let burst: Vec<Raw> = (0..200_000).map(root).collect();
+    bench.ingest(&burst, Duration::from_secs(1));
+    let full = bench.aggregator.slots.capacity();
+    assert!(full >= burst.len());
+    assert_eq!(bench.sweep(Duration::from_secs(60)).finished.len(), burst.len());
+    assert_eq!(bench.aggregator.slots.capacity(), full, "their tombstones are there");
+    bench.sweep(Duration::from_secs(600));
+    bench.sweep(Duration::from_secs(620));
+    assert!(bench.aggregator.slots.capacity() < full / 10);
+    bench.ingest(&[root(1_000_000)], Duration::from_secs(630));
+    assert_eq!(bench.sweep(Duration::from_secs(700)).finished.len(), 1);
+}

@@ -597,11 +597,18 @@ impl Values {
     }
 
     fn set_text(&mut self, slot: usize, text: Text<'_>) {
-        let text = text.read();
+        let repaired;
+        let text = match std::str::from_utf8(text.as_bytes()) {
+            Ok(text) => text,
+            Err(_) => {
+                repaired = text.read();
+                &*repaired
+            }
+        };
         let copied = self.copied(slot);
         copied.add_head(slot, TEXT, text.len() as u64);
         let start = copied.texts.len();
-        copied.texts.push_str(&text);
+        copied.texts.push_str(text);
         let range = start..copied.texts.len();
         self.put(slot, Stored::Str(range));
     }
