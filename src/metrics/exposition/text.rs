@@ -3,6 +3,7 @@
 //! Knows nothing of what the families mean. Every label value and help text is escaped here and nowhere else.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use crate::domain::labels::Label;
 use crate::domain::time::EventTime;
@@ -11,6 +12,7 @@ use crate::metrics::snapshot::{Family, HistogramValue, Kind, Series, Sum, Value}
 /// Writes all families.
 pub(super) fn render(families: &[Family]) -> String {
     let mut text = String::with_capacity(64 * 1024);
+    let mut bounds = BoundTexts::default();
     for family in families {
         let name = &family.name;
         let kind = match family.kind {
@@ -28,39 +30,62 @@ pub(super) fn render(families: &[Family]) -> String {
         text.push_str(kind);
         text.push('\n');
         for series in &family.series {
-            write_series(&mut text, &Sample { name, labels: &series.labels }, series);
+            write_series(&mut text, &Sample::new(name, &series.labels), series, &mut bounds);
         }
     }
     text
 }
 
-fn write_series(text: &mut String, sample: &Sample<'_>, series: &Series) {
+fn write_series(text: &mut String, sample: &Sample<'_>, series: &Series, bounds: &mut BoundTexts) {
     match &series.value {
-        Value::Integer(value) => sample.write(text, "", None, &value.to_string(), ""),
+        Value::Integer(value) => sample.write(text, "", None, itoa::Buffer::new().format(*value), ""),
         Value::Float(value) => sample.write(text, "", None, &float(*value), ""),
         Value::Nanoseconds(value) => sample.write(text, "", None, &sum_text(Sum::Nanoseconds(*value)), ""),
-        Value::Histogram(value) => write_histogram(text, sample, value),
+        Value::Histogram(value) => write_histogram(text, sample, value, bounds),
     }
 }
 
-fn write_histogram(text: &mut String, sample: &Sample<'_>, value: &HistogramValue) {
-    let mut cumulated: u64 = 0;
-    for (place, count) in value.counts.iter().enumerate() {
+fn write_histogram(text: &mut String, sample: &Sample<'_>, value: &HistogramValue, bounds: &mut BoundTexts) {
+    let (mut cumulated, mut digits) = (0, itoa::Buffer::new());
+    for (bound, count) in bounds.of(&value.bounds).iter().zip(&value.counts) {
         cumulated += count;
-        let bound = value.bounds.get(place).copied().unwrap_or(f64::INFINITY);
-        sample.write(text, "_bucket", Some(&bound_text(bound)), &cumulated.to_string(), "");
+        sample.write(text, "_bucket", Some(bound), digits.format(cumulated), "");
     }
     sample.write(text, "_sum", None, &sum_text(value.sum), "");
-    sample.write(text, "_count", None, &cumulated.to_string(), "");
+    sample.write(text, "_count", None, digits.format(cumulated), "");
+}
+
+/// The bounds of buckets as text, +Inf last. Most histograms of a page have the same.
+#[derive(Default)]
+pub(super) struct BoundTexts {
+    bounds: Option<Arc<[f64]>>,
+    texts: Vec<String>,
+}
+
+impl BoundTexts {
+    pub(super) fn of(&mut self, bounds: &Arc<[f64]>) -> &[String] {
+        if !self.bounds.as_ref().is_some_and(|known| Arc::ptr_eq(known, bounds)) {
+            self.texts = bounds.iter().copied().chain([f64::INFINITY]).map(bound_text).collect();
+            self.bounds = Some(Arc::clone(bounds));
+        }
+        &self.texts
+    }
 }
 
 /// What the lines of one series have in common.
 pub(super) struct Sample<'s> {
-    pub(super) name: &'s str,
-    pub(super) labels: &'s [Label],
+    name: &'s str,
+    /// As they stand in the braces.
+    labels: String,
 }
 
-impl Sample<'_> {
+impl<'s> Sample<'s> {
+    pub(super) fn new(name: &'s str, labels: &[Label]) -> Self {
+        let mut sample = Sample { name, labels: String::with_capacity(64) };
+        push_labels(&mut sample.labels, labels);
+        sample
+    }
+
     /// One line: name, labels and a bucket's bound, value, and what else comes after it.
     pub(super) fn write(
         &self,
@@ -72,8 +97,20 @@ impl Sample<'_> {
     ) {
         text.push_str(self.name);
         text.push_str(suffix);
-        if !self.labels.is_empty() || bound.is_some() {
-            push_labels(text, self.labels, bound);
+        match bound {
+            Some(bound) => {
+                text.push('{');
+                text.push_str(&self.labels);
+                text.push_str(if self.labels.is_empty() { "le=\"" } else { ",le=\"" });
+                text.push_str(bound);
+                text.push_str("\"}");
+            }
+            None if self.labels.is_empty() => {}
+            None => {
+                text.push('{');
+                text.push_str(&self.labels);
+                text.push('}');
+            }
         }
         text.push(' ');
         text.push_str(value);
@@ -82,24 +119,17 @@ impl Sample<'_> {
     }
 }
 
-/// Labels in their braces.
-pub(super) fn push_labels(text: &mut String, labels: &[Label], bound: Option<&str>) {
-    let mut separator = '{';
-    for (label, value) in labels {
-        text.push(separator);
+/// Labels as they stand in their braces.
+pub(super) fn push_labels(text: &mut String, labels: &[Label]) {
+    for (place, (label, value)) in labels.iter().enumerate() {
+        if place > 0 {
+            text.push(',');
+        }
         text.push_str(label);
         text.push_str("=\"");
         escape(text, value, true);
         text.push('"');
-        separator = ',';
     }
-    if let Some(bound) = bound {
-        text.push(separator);
-        text.push_str("le=\"");
-        text.push_str(bound);
-        text.push('"');
-    }
-    text.push('}');
 }
 
 pub(super) fn escape(text: &mut String, value: &str, quotes: bool) {
@@ -115,7 +145,7 @@ pub(super) fn escape(text: &mut String, value: &str, quotes: bool) {
 
 /// A bucket bound as every format shows it: always with a decimal point or an exponent, so that `1` and `1.0` are
 /// never two series.
-pub(super) fn bound_text(bound: f64) -> String {
+fn bound_text(bound: f64) -> String {
     let text = float(bound);
     if text.contains(['.', 'e', 'I']) { text } else { text + ".0" }
 }
@@ -195,7 +225,7 @@ mod tests {
     fn hostile_label_values_stay_inside_their_quotes() {
         let mut text = String::new();
         let labels = [("a".into(), "x\"} 1\nm{a=\"\\".into())];
-        Sample { name: "m", labels: &labels }.write(&mut text, "", None, "1", "");
+        Sample::new("m", &labels).write(&mut text, "", None, "1", "");
         assert_eq!(text, "m{a=\"x\\\"} 1\\nm{a=\\\"\\\\\"} 1\n");
     }
 }
