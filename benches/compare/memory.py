@@ -48,7 +48,7 @@ def after_closing(count):
             fill(server, count)
             while server.own("open_instances") + server.own("tombstones") > 0:
                 time.sleep(1)
-            time.sleep(5)
+            time.sleep(15)
             return server.resident_bytes() / 2**20
         finally:
             server.stop()
