@@ -261,8 +261,8 @@ impl Aggregator {
         runs
     }
 
-    /// Records the events of one instance, of which there are `count`; returns when to look at it, if that is sooner than planned. What it newly
-    /// claims goes to `targets`.
+    /// Records the events of one instance, of which there are `count`; returns when to look at it, if that is sooner
+    /// than planned. What it newly claims goes to `targets`.
     #[expect(clippy::too_many_arguments, reason = "all that a request says about one instance")]
     fn apply(
         &self,

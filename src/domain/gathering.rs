@@ -148,7 +148,7 @@ impl Gathering {
         for (member, stub) in &self.stubs {
             outline.absorb(*member, &stub.outline);
         }
-        let progress = outline.progress(&outline.family(), &self.flow);
+        let (_, progress) = outline.seen(&self.flow);
         Progress { awaits_link: self.awaits_link, ..progress }
     }
 

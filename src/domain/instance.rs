@@ -398,8 +398,7 @@ impl Instance {
         *index = None;
         events.sort_unstable_by(by_time);
         let outline = Outline::of(&self.flow, events.iter().map(|event| (0, event)));
-        let family = outline.family();
-        let progress = outline.progress(&family, &self.flow);
+        let (family, progress) = outline.seen(&self.flow);
         Some(Look { outline, family, progress })
     }
 
@@ -437,10 +436,9 @@ impl Instance {
     fn progress(&self) -> Progress {
         match &self.body {
             Body::Detailed { events, .. } => {
-                let outline = Outline::of(&self.flow, events.iter().map(|event| (0, event)));
-                outline.progress(&outline.family(), &self.flow)
+                Outline::of(&self.flow, events.iter().map(|event| (0, event))).seen(&self.flow).1
             }
-            Body::Stub(stub) => stub.outline.progress(&stub.outline.family(), &self.flow),
+            Body::Stub(stub) => stub.outline.seen(&self.flow).1,
         }
     }
 
@@ -483,16 +481,17 @@ impl Instance {
         rules: &impl Rules,
     ) -> (Finished, Extent) {
         let Instance { flow, clocks, body, due, .. } = self;
-        let (stub, seen) = match (body, look) {
-            (Body::Detailed { events, .. }, Some(Look { outline, family, progress })) => {
+        let (stub, seen) = match body {
+            Body::Detailed { events, .. } => {
                 let events = events.into_iter().map(|event| (0, event)).collect();
-                (Stub::outlined(&flow, events, outline), Some((family, progress)))
+                match look {
+                    Some(Look { outline, family, progress }) => {
+                        (Stub::outlined(&flow, events, outline), Some((family, progress)))
+                    }
+                    None => (Stub::exact(&flow, events, Vec::new()), None),
+                }
             }
-            (Body::Detailed { events, .. }, None) => {
-                let events = events.into_iter().map(|event| (0, event)).collect();
-                (Stub::exact(&flow, events, Vec::new()), None)
-            }
-            (Body::Stub(stub), _) => (*stub, None),
+            Body::Stub(stub) => (*stub, None),
         };
         let ending = Ending {
             reason,

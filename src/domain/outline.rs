@@ -275,8 +275,7 @@ impl Outline {
         u16::try_from(index).unwrap_or(u16::MAX)
     }
 
-    /// How far the instance has come; `family` is its own.
-    pub fn progress(&self, family: &Family, flow: &Flow) -> Progress {
+    fn progress(&self, family: &Family, flow: &Flow) -> Progress {
         let root = family.root(&self.nodes).map(|index| self.nodes[index]);
         let (entered, entered_in_error) =
             if flow.names_stages() { self.entered(family) } else { Default::default() };
@@ -442,9 +441,11 @@ impl Outline {
         transitions
     }
 
-    /// Who is whose parent, as things stand.
-    pub fn family(&self) -> Family {
-        Family::of(&self.nodes, &self.handovers)
+    /// Who is whose parent, as things stand, and how far the instance has come by that.
+    pub fn seen(&self, flow: &Flow) -> (Family, Progress) {
+        let family = Family::of(&self.nodes, &self.handovers);
+        let progress = self.progress(&family, flow);
+        (family, progress)
     }
 
     /// From when on the event at `place` had work to do.

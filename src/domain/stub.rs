@@ -210,11 +210,7 @@ impl Stub {
         rules: &impl Rules,
     ) -> (Finished, Extent) {
         self.settle(&flow);
-        let (family, progress) = seen.unwrap_or_else(|| {
-            let family = self.outline.family();
-            let progress = self.outline.progress(&family, &flow);
-            (family, progress)
-        });
+        let (family, progress) = seen.unwrap_or_else(|| self.outline.seen(&flow));
         // A trace whose root is ignored is no trace to the flow that takes what nobody else wants.
         let ignored = flow.origin == Origin::BuiltIn
             && progress.root.is_some_and(|root| root.flags.has(Flags::IGNORED));

@@ -272,19 +272,18 @@ impl<'r> SpanMapper<'r> {
         }
         let is_entry = is_root || matches!(kind, Kind::Server | Kind::Consumer);
         let all = [&self.resource, &self.scope, &self.span];
-        if all.iter().map(|values| values.interned.len()).sum::<usize>() > CACHED_BYTES {
-            return self.learn(is_root, is_entry, threshold, None);
-        }
         let kind = SpanKind { scope: self.scopes, is_root, is_entry, threshold };
+        if all.iter().map(|values| values.interned.len()).sum::<usize>() > CACHED_BYTES {
+            return self.learn(kind, None);
+        }
         let place = hash_of(&self.span.interned) as usize % self.lately.len();
-        let is_same = |lately: &&Lately| lately.kind == kind && lately.values.is_same(&self.span.interned);
+        let is_same = |lately: &&Lately| lately.kind == kind && lately.values == self.span.interned;
         if let Some(lately) = self.lately[place].as_ref().filter(is_same) {
             return lately.outcome.clone();
         }
         self.write_fingerprint(kind);
         let known = self.rules.known(&self.fingerprint);
-        let outcome =
-            known.unwrap_or_else(|| self.learn(is_root, is_entry, threshold, Some(&self.fingerprint)));
+        let outcome = known.unwrap_or_else(|| self.learn(kind, Some(&self.fingerprint)));
         match &mut self.lately[place] {
             Some(lately) => {
                 lately.kind = kind;
@@ -320,12 +319,12 @@ impl<'r> SpanMapper<'r> {
     }
 
     /// Asks the rules. `fingerprint` is not given for what is too long to be remembered.
-    fn learn(&self, is_root: bool, is_entry: bool, threshold: u64, fingerprint: Option<&[u8]>) -> Interned {
+    fn learn(&self, kind: SpanKind, fingerprint: Option<&[u8]>) -> Interned {
         let all = [&self.span, &self.scope, &self.resource];
         let values: Vec<Option<Value<'_>>> =
             (0..self.rules.interned()).map(|slot| all.iter().find_map(|values| values.get(slot))).collect();
-        let slots = Slots { values: &values, is_root_span: is_root };
-        self.rules.learn(fingerprint, &slots, is_entry, threshold)
+        let slots = Slots { values: &values, is_root_span: kind.is_root };
+        self.rules.learn(fingerprint, &slots, kind.is_entry, kind.threshold)
     }
 }
 
@@ -489,7 +488,7 @@ struct Values {
 
 /// Values as they came. No two sets of values look the same, though one set may look different when its values came in
 /// another order, or twice.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Copied {
     /// Of each value its slot, its type, and itself or its length; behind that bytes that are no text.
     heads: Vec<u8>,
@@ -505,10 +504,6 @@ impl Copied {
 
     fn len(&self) -> usize {
         self.heads.len() + self.texts.len()
-    }
-
-    fn is_same(&self, other: &Copied) -> bool {
-        self.heads == other.heads && self.texts == other.texts
     }
 
     fn copy_from(&mut self, other: &Copied) {
