@@ -14,13 +14,13 @@ use crate::aggregator::{self, Aggregator};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::domain::catalog::{self, Catalog};
 use crate::domain::time::{Arrival, Now};
-use crate::listener::{self, BindError, Bound};
+use crate::listener::{self, BindError, Bound, Serving, descriptors};
 use crate::mapping::flows::{Compiled, History};
 use crate::mapping::push::PushLimits;
 use crate::mapping::spans::{Rejection, TimeLimits};
 use crate::metrics::{Metrics, Settings};
 use crate::pipeline::{InForce, Pipeline, SWEEP_INTERVAL, wall};
-use crate::receiver::{native_http, otlp_grpc, otlp_http};
+use crate::receiver::{InFlight, ReceiverLimits, native_http, otlp_grpc, otlp_http};
 use crate::recent::{self, Recent};
 use crate::reload::{ReloadSignal, Reloader, Source};
 use crate::web::{self, Status};
@@ -129,6 +129,44 @@ impl App {
         )
     }
 
+    /// What is answered at each address.
+    fn services(self) -> (Vec<Service>, Reloader) {
+        let App { pipeline, reloader, status, config, http, metrics, otlp_grpc, otlp_http } = self;
+        let in_flight = InFlight::new(config.limits.bytes_in_flight, pipeline.metrics().requests_in_flight());
+        let limits = |request_bytes| ReceiverLimits {
+            request_bytes,
+            body_timeout: config.limits.body_timeout,
+            in_flight: Arc::clone(&in_flight),
+        };
+        let mut services = Vec::new();
+        if let Some(bound) = otlp_grpc {
+            let router = otlp_grpc::router(Arc::clone(&pipeline), limits(config.limits.request_bytes));
+            services.push(Service { bound, router, role: Role::Ingest });
+        }
+        if let Some(bound) = otlp_http {
+            let listen = &config.listen;
+            let router = otlp_http::router(
+                Arc::clone(&pipeline),
+                limits(config.limits.request_bytes),
+                &listen.otlp_http_path,
+                listen.cors_origins.clone(),
+            );
+            services.push(Service { bound, router, role: Role::Ingest });
+        }
+        let push = native_http::router(Arc::clone(&pipeline), limits(config.push.request_bytes));
+        let page_limits = web::Limits { scrapes: config.metrics.concurrent_scrapes };
+        let web = web::router(pipeline, Arc::clone(&status), page_limits);
+        let shared = match metrics {
+            Some(bound) => {
+                services.push(Service { bound, router: web, role: Role::Web });
+                push.merge(web::health_router(status))
+            }
+            None => push.merge(web),
+        };
+        services.push(Service { bound: http, router: shared, role: Role::Web });
+        (services, reloader)
+    }
+
     /// Serves until `stop` resolves, then drains: finishes requests, closes what is open, and waits for a last
     /// scrape. `hurry` resolving cuts the drain short; `reload` makes it read its config again.
     pub async fn run(
@@ -137,35 +175,26 @@ impl App {
         hurry: impl Future<Output = ()>,
         reload: ReloadSignal,
     ) {
-        let App { pipeline, reloader, status, config, http, metrics, otlp_grpc, otlp_http } = self;
-        let grace = config.shutdown.grace;
+        let (pipeline, status) = (Arc::clone(&self.pipeline), Arc::clone(&self.status));
+        let config = self.config.clone();
         status.set_ready(true);
         let (stop_ingest, ingest_stopped) = watch::channel(false);
         let (stop_web, web_stopped) = watch::channel(false);
-        let mut ingest = JoinSet::new();
-        let mut serving = JoinSet::new();
-        let request_bytes = config.limits.request_bytes;
-        if let Some(bound) = otlp_grpc {
-            let router = otlp_grpc::router(Arc::clone(&pipeline), request_bytes);
-            ingest.spawn(listener::serve(bound, router, ingest_stopped.clone(), grace));
+        let (mut ingest, mut serving) = (JoinSet::new(), JoinSet::new());
+        let (services, reloader) = self.services();
+        let limits = connection_limits(&config, services.len());
+        for Service { bound, router, role } in services {
+            let (tasks, stop, grace) = match role {
+                Role::Ingest => (&mut ingest, &ingest_stopped, config.shutdown.grace),
+                Role::Web => (&mut serving, &web_stopped, LAST_ANSWERS),
+            };
+            let metrics = pipeline.metrics().connections(listener_name(bound.setting), &listener::OVERDUE);
+            tasks.spawn(listener::serve(
+                bound,
+                router,
+                Serving { limits, metrics, stop: stop.clone(), grace },
+            ));
         }
-        if let Some(bound) = otlp_http {
-            let listen = &config.listen;
-            let origins = listen.cors_origins.clone();
-            let router =
-                otlp_http::router(Arc::clone(&pipeline), request_bytes, &listen.otlp_http_path, origins);
-            ingest.spawn(listener::serve(bound, router, ingest_stopped.clone(), grace));
-        }
-        let push = native_http::router(Arc::clone(&pipeline), config.push.request_bytes);
-        let web = web::router(Arc::clone(&pipeline), Arc::clone(&status), config.metrics.concurrent_scrapes);
-        let shared: Router = match metrics {
-            Some(bound) => {
-                serving.spawn(listener::serve(bound, web.clone(), web_stopped.clone(), LAST_ANSWERS));
-                push.merge(web::health_router(Arc::clone(&status)))
-            }
-            None => push.merge(web),
-        };
-        serving.spawn(listener::serve(http, shared, web_stopped, LAST_ANSWERS));
         let sweep = tokio::spawn(sweep(Arc::clone(&pipeline)));
         let reloads = tokio::spawn(reloader.run(reload, config.reload.interval));
 
@@ -189,6 +218,42 @@ impl App {
             () = drain => info!("shut down"),
             () = hurry => warn!("shut down in a hurry"),
         }
+    }
+}
+
+/// What is answered at an address, and how it is drained.
+struct Service {
+    bound: Bound,
+    router: Router,
+    role: Role,
+}
+
+/// How an address is drained.
+enum Role {
+    /// First: its requests are finished before everything is closed.
+    Ingest,
+    /// Last: it shows what was closed.
+    Web,
+}
+
+/// The value of the label `listener`.
+fn listener_name(setting: &'static str) -> &'static str {
+    setting.trim_start_matches("listen.")
+}
+
+/// What the clients of each of `listeners` addresses may take.
+pub fn connection_limits(config: &Config, listeners: usize) -> listener::Limits {
+    let wanted = config.limits.connections;
+    let connections = descriptors::connections_for(wanted, listeners, descriptors::raise_limit());
+    if connections < wanted {
+        info!(connections, wanted, "fewer connections at each address: the process may not open more files");
+    }
+    listener::Limits {
+        connections,
+        streams: config.limits.streams,
+        header_timeout: config.limits.header_timeout,
+        response_timeout: config.limits.response_timeout,
+        idle_timeout: config.limits.idle_timeout,
     }
 }
 

@@ -240,6 +240,24 @@ impl Default for Api {
 pub struct Limits {
     /// Bytes of an OTLP request, on the wire and after decompression; larger ones are refused.
     pub request_bytes: usize,
+    /// Bytes of all requests that are under way, on the wire and after decompression; further ones are refused.
+    pub bytes_in_flight: usize,
+    /// Connections of each address, fewer if the process may not have so many files open; further ones are closed.
+    pub connections: usize,
+    /// Requests under way on one HTTP/2 connection; further ones wait.
+    pub streams: u32,
+    /// Time for the headers of a request.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// Time for the body of a request.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
+    /// Time in which an answer has to be taken.
+    #[serde(with = "humantime_serde")]
+    pub response_timeout: Duration,
+    /// How long a connection may stay without a request.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
     /// Open instances; events of further ones are refused.
     pub instances: usize,
     /// Events kept of one instance, at most 65535; further ones only count for its bounds and stages.
@@ -260,6 +278,13 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             request_bytes: 64 * 1024 * 1024,
+            bytes_in_flight: 256 * 1024 * 1024,
+            connections: 4096,
+            streams: 128,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            response_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(120),
             instances: 1_000_000,
             events_per_instance: 10_000,
             tombstones: 1_000_000,
@@ -323,6 +348,8 @@ impl Config {
         let at_least_one = [
             ("limits.request_bytes", self.limits.request_bytes),
             ("push.request_bytes", self.push.request_bytes),
+            ("limits.connections", self.limits.connections),
+            ("limits.streams", self.limits.streams as usize),
             ("limits.instances", self.limits.instances),
             ("limits.events_per_instance", self.limits.events_per_instance),
             ("limits.traces_per_instance", self.limits.traces_per_instance),
@@ -333,6 +360,21 @@ impl Config {
         ];
         if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{setting}: must be at least 1"));
+        }
+        let timeouts = [
+            ("limits.header_timeout", self.limits.header_timeout),
+            ("limits.body_timeout", self.limits.body_timeout),
+            ("limits.response_timeout", self.limits.response_timeout),
+            ("limits.idle_timeout", self.limits.idle_timeout),
+        ];
+        if let Some((setting, _)) = timeouts.iter().find(|(_, timeout)| timeout.is_zero()) {
+            return Err(format!("{setting}: must be more than 0s"));
+        }
+        let largest = self.limits.request_bytes.max(self.push.request_bytes);
+        if self.limits.bytes_in_flight < largest {
+            return Err(format!(
+                "limits.bytes_in_flight: must be at least as much as one request may have ({largest})"
+            ));
         }
         if !(MIN_SAMPLING_RATIO..=1.0).contains(&self.defaults.sampling_ratio) {
             return Err(format!("defaults.sampling_ratio: must be between {MIN_SAMPLING_RATIO} and 1"));

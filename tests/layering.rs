@@ -15,7 +15,7 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("pipeline", &["aggregator", "metrics", "mapping", "explain", "recent", "domain"]),
     ("receiver", &["receiver", "mapping", "pipeline", "metrics", "domain"]),
     ("web", &["web", "pipeline", "metrics", "explain"]),
-    ("listener", &[]),
+    ("listener", &["listener", "metrics"]),
     ("config", &["config", "mapping", "metrics"]),
     ("load", &["load"]),
     ("reload", &["config", "domain", "mapping", "pipeline"]),
@@ -46,15 +46,16 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
 ];
 
 /// Crates that only some parts may name.
-const CRATES: [(&str, &[&str]); 12] = [
+const CRATES: [(&str, &[&str]); 13] = [
     ("axum", &["receiver", "web", "listener", "app"]),
-    ("hyper", &["listener", "load", "cli"]),
+    ("hyper", &["listener", "web", "load", "cli"]),
     ("tonic", &["receiver"]),
     ("opentelemetry_proto", &["receiver", "replay", "load"]),
     ("opentelemetry", &["mapping"]),
     ("prometheus", &["metrics"]),
     ("dashmap", &["aggregator", "mapping"]),
     ("hashbrown", &["metrics"]),
+    ("rustix", &["listener"]),
     ("mimalloc", &["main"]),
     ("serde_json", &["mapping", "receiver", "web", "config", "replay", "cli"]),
     ("serde_saphyr", &["config"]),

@@ -3,6 +3,9 @@
 //!
 //!     stock_server GRPC_ADDRESS HTTP_ADDRESS METRICS_ADDRESS
 
+#[path = "sockets.rs"]
+mod sockets;
+
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +27,6 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prometheus::{Encoder, HistogramOpts, HistogramVec, Registry, TextEncoder};
 use prost::Message;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
@@ -41,7 +43,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         addresses.try_into().map_err(|_| "usage: stock_server GRPC_ADDRESS HTTP_ADDRESS METRICS_ADDRESS")?;
     let (grpc, http) = (listener::bind("grpc", &grpc).await?, listener::bind("http", &http).await?);
     let metrics = listener::bind("metrics", &metrics).await?;
-    let (_stop, stopped) = watch::channel(false);
     let server = Arc::new(Server::new()?);
     let service = TraceServiceServer::from_arc(Arc::clone(&server))
         .max_decoding_message_size(LARGEST_REQUEST)
@@ -52,12 +53,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_state(Arc::clone(&server));
     let page = Router::new().route("/metrics", get(page)).with_state(Arc::clone(&server));
     tokio::spawn(look_through(server));
-    tokio::join!(
-        listener::serve(grpc, Router::new().fallback_service(service), stopped.clone(), Duration::ZERO),
-        listener::serve(http, by_http, stopped.clone(), Duration::ZERO),
-        listener::serve(metrics, page, stopped, Duration::ZERO),
-    );
-    Ok(())
+    let by_grpc = Router::new().fallback_service(service);
+    sockets::serve([(grpc, by_grpc), (http, by_http), (metrics, page)]).await
 }
 
 struct Server {

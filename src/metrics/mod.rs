@@ -3,6 +3,7 @@
 //! Knows what was closed and what was counted, never how. A closed instance is observed in `Metrics::observe` and
 //! nowhere else. A scrape copies numbers under short locks and formats outside of them.
 
+mod connections;
 mod distinct;
 pub mod exposition;
 mod flows;
@@ -27,6 +28,7 @@ use crate::domain::instance::Rules;
 use crate::domain::names::overlap;
 use crate::domain::result::{Closed, Finished, Outcome, Sums};
 use crate::domain::time::{Arrival, EventTime, Now};
+pub use connections::{ConnectionMetrics, InFlightGauge};
 use flows::{FlowMetrics, Gauges, Shared};
 use histogram::{Bounds, Layout, NativeLayout};
 use own::OwnMetrics;
@@ -204,6 +206,21 @@ impl Metrics {
     /// Counts an answered request.
     pub fn answered(&self, transport: Transport, code: &str) {
         self.own.requests.answered.with_label_values(&[transport.as_str(), code]).inc();
+    }
+
+    /// Counts a request that was refused as a whole.
+    pub fn request_refused(&self, reason: &'static str) {
+        self.own.requests.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Where it is shown how many bytes of requests are under way.
+    pub fn requests_in_flight(&self) -> InFlightGauge {
+        InFlightGauge(self.own.connections.request_bytes.clone())
+    }
+
+    /// The metrics of the connections made to one address. `reasons` are those for which they may be ended.
+    pub fn connections(&self, listener: &'static str, reasons: &[&str]) -> ConnectionMetrics {
+        ConnectionMetrics::new(&self.own.connections, listener, reasons)
     }
 
     /// Counts a push that was refused because there are too many flows.

@@ -19,6 +19,7 @@ pub(super) struct OwnMetrics {
     pub(super) instances: InstanceMetrics,
     pub(super) times: TimeMetrics,
     pub(super) requests: RequestMetrics,
+    pub(super) connections: ConnectionsMetrics,
 }
 
 /// Where every received event went.
@@ -74,6 +75,7 @@ pub(super) struct TimeMetrics {
 #[derive(Debug)]
 pub(super) struct RequestMetrics {
     pub(super) answered: IntCounterVec,
+    pub(super) refused: IntCounterVec,
     pub(super) push_warnings: IntCounterVec,
     pub(super) flows_refused: IntCounter,
     pub(super) values_truncated: IntCounter,
@@ -86,6 +88,15 @@ pub(super) struct RequestMetrics {
     pub(super) reload_succeeded: Gauge,
     pub(super) reloaded_at: Gauge,
     pub(super) build_info: IntGaugeVec,
+}
+
+/// Connections, by the address that they were made to.
+#[derive(Debug)]
+pub(super) struct ConnectionsMetrics {
+    pub(super) open: IntGaugeVec,
+    pub(super) refused: IntCounterVec,
+    pub(super) timed_out: IntCounterVec,
+    pub(super) request_bytes: Gauge,
 }
 
 /// How late an event can be: from the quiet period to the hour for which keys are remembered.
@@ -102,6 +113,7 @@ impl OwnMetrics {
             instances: InstanceMetrics::new(&make),
             times: TimeMetrics::new(&make),
             requests: RequestMetrics::new(&make),
+            connections: ConnectionsMetrics::new(&make),
             registry: make.0,
         };
         for outcome in Outcome::ALL {
@@ -274,6 +286,11 @@ impl RequestMetrics {
                 &["transport", "code"],
             ),
             push_warnings: make.counters("push_warnings_total", "Warnings in replies to pushes.", &["kind"]),
+            refused: make.counters(
+                "requests_refused_total",
+                "Requests of which nothing was taken, by reason.",
+                &["reason"],
+            ),
             flows_refused: make.counter(
                 "push_flows_refused_total",
                 "Pushes refused because pushes have created as many flows as they may.",
@@ -312,6 +329,28 @@ impl RequestMetrics {
                 "When the config in force was taken, in Unix time.",
             ),
             build_info: make.gauges("build_info", "Version of the program.", &["version"]),
+        }
+    }
+}
+
+impl ConnectionsMetrics {
+    fn new(make: &Maker) -> Self {
+        ConnectionsMetrics {
+            open: make.gauges("connections", "Connections that are open.", &["listener"]),
+            refused: make.counters(
+                "connections_refused_total",
+                "Connections closed at once because as many as may be were open.",
+                &["listener"],
+            ),
+            request_bytes: make.gauge(
+                "request_bytes_in_flight",
+                "Bytes of all requests under way, on the wire and decompressed.",
+            ),
+            timed_out: make.counters(
+                "connections_timed_out_total",
+                "Connections ended because a request's headers did not come, an answer was not taken, or nothing came.",
+                &["listener", "reason"],
+            ),
         }
     }
 }

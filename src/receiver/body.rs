@@ -1,16 +1,16 @@
-//! Request bodies: read and inflated with one limit, on the wire and after decompression.
+//! Request bodies: read and inflated by one reader, with its limits, on the wire and after decompression.
 
 use std::io::Read;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 
-use super::{Refusal, run};
+use super::in_flight::Reserved;
+use super::{ReceiverLimits, Refusal};
 
 /// How much of a body that is too large is read after all, and for how long, so that its client hears why.
 const DRAIN_BYTES: usize = 256 * 1024 * 1024;
@@ -25,6 +25,7 @@ pub(super) struct Content {
     bytes: Bytes,
     encoding: Encoding,
     limit: usize,
+    reserved: Reserved,
 }
 
 /// Bodies from this size on are inflated and decoded where they hold up no other.
@@ -32,48 +33,56 @@ const LARGE_BYTES: usize = 512 * 1024;
 /// The same for compressed ones.
 const LARGE_COMPRESSED_BYTES: usize = 32 * 1024;
 
-/// Reads a body of at most `limit` bytes.
-pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Content, Refusal> {
+/// Reads the body of a request over HTTP.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &ReceiverLimits,
+) -> Result<Content, Refusal> {
     let encoding = Encoding::of(headers)?;
-    Ok(Content { bytes: collect(body, limit).await?, encoding, limit })
+    let (bytes, reserved) = collect(body, limits.request_bytes, limits).await?;
+    Ok(Content { bytes, encoding, limit: limits.request_bytes, reserved })
 }
 
-/// A gRPC message that was sent compressed, as the frame of a plain one; `limit` bounds both. What is no single
-/// compressed message is left as it is: tonic says what is wrong with it.
-pub(super) async fn inflate_grpc(request: Request, limit: usize) -> Result<Request, Refusal> {
-    const FRAME_HEADER: usize = 5;
-    let encoding = match request.headers().get(GRPC_ENCODING).map(HeaderValue::as_bytes) {
-        Some(b"gzip") => Encoding::Gzip,
-        Some(b"zstd") => Encoding::Zstd,
-        _ => return Ok(request),
+/// A frame of gRPC: whether its message is compressed, and how long it is (gRPC over HTTP2, "Length-Prefixed-Message").
+const FRAME_HEADER: usize = 5;
+
+/// Reads the one message of a request over gRPC, whose compression, if it is compressed, is `encoding`.
+pub(super) async fn read_message(
+    encoding: Encoding,
+    body: Body,
+    limits: &ReceiverLimits,
+) -> Result<Content, Refusal> {
+    let limit = limits.request_bytes;
+    let (mut bytes, reserved) = collect(body, limit.saturating_add(FRAME_HEADER), limits).await?;
+    let undecodable = |what: &str| Refusal::Undecodable(format!("no gRPC message: {what}"));
+    let Some((&[flag, a, b, c, d], message)) = bytes.split_first_chunk() else {
+        return Err(undecodable("the body is shorter than the header of a frame"));
     };
-    let (mut parts, body) = request.into_parts();
-    let frame = collect(body, limit.saturating_add(FRAME_HEADER)).await?;
-    let is_compressed = matches!(*frame, [1, a, b, c, d, ..]
-        if u32::from_be_bytes([a, b, c, d]) as usize == frame.len() - FRAME_HEADER);
-    if !is_compressed {
-        return Ok(Request::from_parts(parts, Body::from(frame)));
+    let declared = u32::from_be_bytes([a, b, c, d]) as usize;
+    if declared > limit {
+        return Err(too_large(limit));
     }
-    let content = Content { bytes: frame.slice(FRAME_HEADER..), encoding, limit };
-    let message = run(content.is_large(), move || content.inflate()).await?;
-    let length = u32::try_from(message.len()).map_err(|_| too_large(limit))?;
-    let mut plain = BytesMut::with_capacity(FRAME_HEADER + message.len());
-    plain.extend_from_slice(&[0]);
-    plain.extend_from_slice(&length.to_be_bytes());
-    plain.extend_from_slice(&message);
-    parts.headers.remove(GRPC_ENCODING);
-    Ok(Request::from_parts(parts, Body::from(plain.freeze())))
+    if declared != message.len() {
+        return Err(undecodable("the length in its header is not that of its one message"));
+    }
+    let encoding = match (flag, encoding) {
+        (0, _) => Encoding::Identity,
+        (1, Encoding::Identity) => {
+            return Err(undecodable("it is compressed, and grpc-encoding does not say how"));
+        }
+        (1, encoding) => encoding,
+        _ => return Err(undecodable("the first byte of its header is neither 0 nor 1")),
+    };
+    // Of no compression is an empty message a compressed one.
+    if message.is_empty() && !matches!(encoding, Encoding::Identity) {
+        return Err(undecodable("it is compressed, and empty"));
+    }
+    let bytes = bytes.split_off(FRAME_HEADER);
+    Ok(Content { bytes, encoding, limit, reserved })
 }
-
-/// Names the compression of a gRPC message.
-const GRPC_ENCODING: &str = "grpc-encoding";
 
 impl Content {
-    /// A body that needs no decompression.
-    pub(super) fn plain(bytes: Bytes) -> Self {
-        Content { limit: bytes.len(), bytes, encoding: Encoding::Identity }
-    }
-
     /// Whether working on it takes long enough to be felt by others.
     pub(super) fn is_large(&self) -> bool {
         let large =
@@ -81,25 +90,54 @@ impl Content {
         self.bytes.len() >= large
     }
 
-    /// The request, of no more bytes than the limit.
-    pub(super) fn inflate(self) -> Result<Bytes, Refusal> {
-        inflate(self.encoding, self.bytes, self.limit)
+    /// The request, of no more bytes than the limit, and the room for it, which is to be kept as long as it is.
+    pub(super) fn inflate(self) -> Result<(Bytes, Reserved), Refusal> {
+        let Content { bytes, encoding, limit, mut reserved } = self;
+        let bytes = inflate(encoding, bytes, limit, &mut reserved)?;
+        Ok((bytes, reserved))
     }
 }
 
-async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Refusal> {
-    let mut collected = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Refusal::Undecodable(format!("the body ended early: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if collected.len() + data.len() > limit {
+async fn collect(
+    mut body: Body,
+    limit: usize,
+    limits: &ReceiverLimits,
+) -> Result<(Bytes, Reserved), Refusal> {
+    let mut reserved = limits.in_flight.begin();
+    let deadline = tokio::time::sleep(limits.body_timeout);
+    let collecting = async {
+        let mut collected = Bytes::new();
+        let mut more = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame =
+                frame.map_err(|error| Refusal::Undecodable(format!("the body ended early: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if collected.len() + more.len() + data.len() > limit {
+                return Err(too_large(limit));
+            }
+            reserved.grow(data.len())?;
+            // Most bodies come in one piece, which need not be copied.
+            if collected.is_empty() && more.is_empty() {
+                collected = data;
+            } else {
+                more.extend_from_slice(&std::mem::take(&mut collected));
+                more.extend_from_slice(&data);
+            }
+        }
+        Ok(if more.is_empty() { collected } else { more.freeze() })
+    };
+    let collected = tokio::select! {
+        collected = collecting => collected,
+        () = deadline => Err(Refusal::TooSlow),
+    };
+    match collected {
+        Ok(collected) => Ok((collected, reserved)),
+        Err(refusal) => {
             // Ends by itself, soon.
             tokio::spawn(tokio::time::timeout(DRAIN_TIME, drain(body)));
-            return Err(too_large(limit));
+            Err(refusal)
         }
-        collected.extend_from_slice(&data);
     }
-    Ok(collected.freeze())
 }
 
 /// Reads what is refused already: a client that is still sending when its connection is closed sees a broken pipe
@@ -113,8 +151,9 @@ async fn drain(mut body: Body) {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Encoding {
+/// How a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
     Identity,
     Gzip,
     Zstd,
@@ -138,33 +177,50 @@ impl Encoding {
     }
 }
 
-fn inflate(encoding: Encoding, body: Bytes, limit: usize) -> Result<Bytes, Refusal> {
+fn inflate(encoding: Encoding, body: Bytes, limit: usize, reserved: &mut Reserved) -> Result<Bytes, Refusal> {
     let failed =
         |error: std::io::Error| Refusal::Undecodable(format!("the body cannot be decompressed: {error}"));
     match encoding {
         Encoding::Identity => Ok(body),
         // An empty body is an empty request, compressed or not.
         _ if body.is_empty() => Ok(body),
-        Encoding::Gzip => read_limited(flate2::read::MultiGzDecoder::new(&*body), limit, failed),
-        Encoding::Deflate => read_limited(flate2::read::ZlibDecoder::new(&*body), limit, failed),
+        Encoding::Gzip => read_limited(flate2::read::MultiGzDecoder::new(&*body), limit, reserved, failed),
+        Encoding::Deflate => read_limited(flate2::read::ZlibDecoder::new(&*body), limit, reserved, failed),
         Encoding::Zstd => {
+            reserved.grow(1 << ZSTD_WINDOW_LOG)?;
             let mut decoder = zstd::stream::read::Decoder::with_buffer(&*body).map_err(failed)?;
-            // Memory for the window is bounded whatever the frame says: 2^26 bytes, the default request limit.
-            decoder.window_log_max(26).map_err(failed)?;
-            read_limited(decoder, limit, failed)
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(failed)?;
+            read_limited(decoder, limit, reserved, failed)
         }
     }
 }
+
+/// The largest window of a zstd frame, whatever the frame says: 8 MiB, which every decoder should support and encoders
+/// should not exceed (RFC 8878, section 3.1.1.1.2).
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// How much is inflated before there must be room for more.
+const INFLATE_STEP: usize = 256 * 1024;
 
 /// Reads to the end, but no further than one byte beyond the limit.
 fn read_limited(
     reader: impl Read,
     limit: usize,
+    reserved: &mut Reserved,
     failed: impl Fn(std::io::Error) -> Refusal,
 ) -> Result<Bytes, Refusal> {
     let mut inflated = Vec::new();
-    reader.take(limit as u64 + 1).read_to_end(&mut inflated).map_err(failed)?;
-    if inflated.len() > limit { Err(too_large(limit)) } else { Ok(inflated.into()) }
+    let mut reader = reader.take(limit as u64 + 1);
+    loop {
+        let more = reader.by_ref().take(INFLATE_STEP as u64).read_to_end(&mut inflated).map_err(&failed)?;
+        reserved.grow(more)?;
+        if inflated.len() > limit {
+            return Err(too_large(limit));
+        }
+        if more < INFLATE_STEP {
+            return Ok(inflated.into());
+        }
+    }
 }
 
 fn too_large(limit: usize) -> Refusal {

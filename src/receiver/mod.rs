@@ -4,6 +4,7 @@
 //! anything of it is applied, and every refusal says, by one table, whether sending it again can help.
 
 mod body;
+mod in_flight;
 pub mod native_http;
 pub mod otlp_grpc;
 pub mod otlp_http;
@@ -11,6 +12,7 @@ pub mod otlp_http;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::Response;
 use http::header::{ACCEPT_ENCODING, RETRY_AFTER};
@@ -18,18 +20,42 @@ use http::{HeaderValue, StatusCode};
 use tonic::Code;
 
 use body::Content;
+pub use in_flight::InFlight;
+use in_flight::NoRoom;
 
 use crate::mapping::otlp::{DecodeError, json, wire};
 use crate::mapping::spans::{MappedSpans, SpanMapper};
 use crate::metrics::{Received, Transport};
 use crate::pipeline::{Pipeline, ShuttingDown};
 
+/// What the requests of one way in may take.
+#[derive(Debug, Clone)]
+pub struct ReceiverLimits {
+    /// The largest request, on the wire and decompressed.
+    pub request_bytes: usize,
+    /// How long its body may take to come.
+    pub body_timeout: Duration,
+    /// The room for all requests that are under way, which all ways in share.
+    pub in_flight: Arc<InFlight>,
+}
+
 /// What every way in needs.
 #[derive(Debug, Clone)]
 struct Receiver {
     pipeline: Arc<Pipeline>,
-    /// The largest request, on the wire and decompressed.
-    request_bytes: usize,
+    limits: ReceiverLimits,
+}
+
+impl Receiver {
+    /// Counts the answer to a request.
+    fn answered(&self, transport: Transport, code: &str) {
+        self.pipeline.metrics().answered(transport, code);
+    }
+
+    /// Counts a request that is refused as a whole.
+    fn refused(&self, refusal: &Refusal) {
+        self.pipeline.metrics().request_refused(refusal.reason());
+    }
 }
 
 /// Why a request is refused as a whole.
@@ -45,6 +71,12 @@ pub enum Refusal {
     NotFound(String),
     /// The path does not take this method.
     MethodNotAllowed(String),
+    /// The requests that are under way leave no room for it.
+    NoRoom,
+    /// Its body took too long to come.
+    TooSlow,
+    /// What is kept leaves no room for more.
+    Overloaded,
     /// The process ends.
     ShuttingDown,
     /// We failed; the request may be the cause, so it must not come again.
@@ -60,6 +92,13 @@ impl Refusal {
             | Refusal::Unsupported(message)
             | Refusal::NotFound(message)
             | Refusal::MethodNotAllowed(message) => message,
+            Refusal::NoRoom => {
+                "as many bytes of requests are under way as may be (limits.bytes_in_flight); try again"
+            }
+            Refusal::TooSlow => "the body did not come in time (limits.body_timeout); try again",
+            Refusal::Overloaded => {
+                "as much is kept of open flows as may be (limits.memory_bytes, limits.instances); try again"
+            }
             Refusal::ShuttingDown => "shutting down; try again",
             Refusal::Internal => "internal error; the log says more",
         }
@@ -73,7 +112,9 @@ impl Refusal {
             Refusal::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::NotFound(_) => StatusCode::NOT_FOUND,
             Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::NoRoom | Refusal::TooSlow | Refusal::Overloaded | Refusal::ShuttingDown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Refusal::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -87,30 +128,62 @@ impl Refusal {
             Refusal::Unsupported(_) | Refusal::NotFound(_) | Refusal::MethodNotAllowed(_) => {
                 Code::Unimplemented
             }
-            Refusal::ShuttingDown => Code::Unavailable,
+            Refusal::NoRoom | Refusal::TooSlow | Refusal::Overloaded | Refusal::ShuttingDown => {
+                Code::Unavailable
+            }
             Refusal::Internal => Code::Internal,
         }
     }
 
     /// Whether sending the same request again can help.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Refusal::ShuttingDown)
+        match self {
+            Refusal::NoRoom | Refusal::TooSlow | Refusal::Overloaded | Refusal::ShuttingDown => true,
+            Refusal::Undecodable(_)
+            | Refusal::TooLarge(_)
+            | Refusal::Unsupported(_)
+            | Refusal::NotFound(_)
+            | Refusal::MethodNotAllowed(_)
+            | Refusal::Internal => false,
+        }
+    }
+
+    /// The value of the label `reason` of `requests_refused_total`.
+    fn reason(&self) -> &'static str {
+        match self {
+            Refusal::Undecodable(_) => "undecodable",
+            Refusal::TooLarge(_) => "too_large",
+            Refusal::Unsupported(_) => "unsupported",
+            Refusal::NotFound(_) => "not_found",
+            Refusal::MethodNotAllowed(_) => "method_not_allowed",
+            Refusal::NoRoom => "bytes_in_flight",
+            Refusal::TooSlow => "slow_body",
+            Refusal::Overloaded => "overloaded",
+            Refusal::ShuttingDown => "shutting_down",
+            Refusal::Internal => "internal",
+        }
     }
 }
 
-/// When to try again, in whole seconds, spread so that not all clients come at once.
-fn retry_after() -> HeaderValue {
+impl From<NoRoom> for Refusal {
+    fn from(_: NoRoom) -> Self {
+        Refusal::NoRoom
+    }
+}
+
+/// When to try again, in whole seconds: when a successor listens or what is open has ended, and not all clients at once.
+fn retry_delay() -> Duration {
     const LEAST_SECONDS: u64 = 3;
     const SPREAD_SECONDS: u64 = 5;
     // A hasher's seed is as random as this needs.
     let random = RandomState::new().hash_one(());
-    HeaderValue::from(LEAST_SECONDS + random % SPREAD_SECONDS)
+    Duration::from_secs(LEAST_SECONDS + random % SPREAD_SECONDS)
 }
 
 /// Says in the headers of a refusal over HTTP what can be done about it.
 fn add_remedy(response: &mut Response, refusal: &Refusal) {
     if refusal.is_retryable() {
-        response.headers_mut().insert(RETRY_AFTER, retry_after());
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_delay().as_secs()));
     }
     if matches!(refusal, Refusal::Unsupported(_)) {
         let accepted = HeaderValue::from_static(body::ACCEPTED_ENCODINGS);
@@ -136,8 +209,12 @@ async fn accept_traces(
     transport: Transport,
     request: Content,
 ) -> Result<MappedSpans, Refusal> {
-    let pipeline = Arc::clone(pipeline);
-    run(request.is_large(), move || accept_traces_now(&pipeline, transport, &request.inflate()?)).await
+    let (pipeline, is_large) = (Arc::clone(pipeline), request.is_large());
+    let accept = move || {
+        let (request, _reserved) = request.inflate()?;
+        accept_traces_now(&pipeline, transport, &request)
+    };
+    run(is_large, accept).await
 }
 
 /// Runs what may panic on foreign bytes: a bug then costs one request.
@@ -193,6 +270,9 @@ mod tests {
             Refusal::Unsupported(text()),
             Refusal::NotFound(text()),
             Refusal::MethodNotAllowed(text()),
+            Refusal::NoRoom,
+            Refusal::TooSlow,
+            Refusal::Overloaded,
             Refusal::ShuttingDown,
             Refusal::Internal,
         ];

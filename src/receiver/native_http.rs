@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Receiver, Refusal, add_remedy, body, run};
+use super::{Receiver, ReceiverLimits, Refusal, add_remedy, body, run};
 use crate::domain::event::Incoming;
 use crate::domain::time::Now;
 use crate::mapping::push::{MappedPush, PushError, map_push};
@@ -26,8 +26,8 @@ use crate::pipeline::{InForce, Pipeline};
 const MAX_REPORTED: usize = 100;
 
 /// The route of native push.
-pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
-    let receiver = Receiver { pipeline, request_bytes };
+pub fn router(pipeline: Arc<Pipeline>, limits: ReceiverLimits) -> Router {
+    let receiver = Receiver { pipeline, limits };
     Router::new().route("/", post(push).fallback(method_not_allowed)).with_state(receiver)
 }
 
@@ -35,17 +35,22 @@ async fn push(State(receiver): State<Receiver>, request: Request) -> Response {
     let result = receiver.push(request).await;
     let response = match result {
         Ok(reply) => json_response(http::StatusCode::OK, &reply),
-        Err(refusal) => refused(&refusal),
+        Err(refusal) => {
+            receiver.refused(&refusal);
+            refused(&refusal)
+        }
     };
-    receiver.pipeline.metrics().answered(Transport::Push, response.status().as_str());
+    receiver.answered(Transport::Push, response.status().as_str());
     response
 }
 
 async fn method_not_allowed(State(receiver): State<Receiver>) -> Response {
     let message = "events are pushed with POST; metrics are at /metrics".to_owned();
-    let mut response = refused(&Refusal::MethodNotAllowed(message));
+    let refusal = Refusal::MethodNotAllowed(message);
+    receiver.refused(&refusal);
+    let mut response = refused(&refusal);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-    receiver.pipeline.metrics().answered(Transport::Push, response.status().as_str());
+    receiver.answered(Transport::Push, response.status().as_str());
     response
 }
 
@@ -64,9 +69,14 @@ impl Receiver {
     async fn push(&self, request: Request) -> Result<Value, Refusal> {
         let (parts, content) = request.into_parts();
         check_content_type(&parts.headers)?;
-        let content = body::read(&parts.headers, content, self.request_bytes).await?;
+        let content = body::read(&parts.headers, content, &self.limits).await?;
         let pipeline = Arc::clone(&self.pipeline);
-        run(content.is_large(), move || accept(&pipeline, &content.inflate()?)).await
+        let is_large = content.is_large();
+        let accept = move || {
+            let (body, _reserved) = content.inflate()?;
+            accept(&pipeline, &body)
+        };
+        run(is_large, accept).await
     }
 }
 

@@ -1,65 +1,83 @@
 //! OTLP over gRPC: `TraceService/Export`.
 //!
-//! tonic does the framing and the compression; the codec hands over the message's bytes, so that no prost struct is
-//! built of a request (most of the time of an ordinary receiver goes there).
+//! One unary method, whose message is read by the reader that all ways in share and never becomes a prost struct (most of
+//! the time of an ordinary receiver goes there); tonic has the words for what went wrong.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::post;
-use bytes::{Buf, BufMut, Bytes};
-use http::{HeaderMap, HeaderValue};
+use bytes::{BufMut, BytesMut};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body_util::{BodyExt, Full};
 use prost::Message;
-use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::server::{Grpc, UnaryService};
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::body::Content;
+use super::body::{self, Encoding};
 use super::otlp_http::export_response;
-use super::{Receiver, Refusal, accept_traces, body};
+use super::{Receiver, ReceiverLimits, Refusal, accept_traces, retry_delay};
+use crate::mapping::spans::MappedSpans;
 use crate::metrics::Transport;
 use crate::pipeline::Pipeline;
 
 /// The method's path, from the service definition `collector/trace/v1/trace_service.proto`.
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
-/// How long a client should wait when the process ends: until its successor listens.
-const RETRY_DELAY: Duration = Duration::from_secs(5);
-
 /// The routes of OTLP over gRPC.
-pub fn router(pipeline: Arc<Pipeline>, request_bytes: usize) -> Router {
-    let receiver = Receiver { pipeline, request_bytes };
+pub fn router(pipeline: Arc<Pipeline>, limits: ReceiverLimits) -> Router {
+    let receiver = Receiver { pipeline, limits };
     Router::new().route(EXPORT, post(export)).fallback(unimplemented).with_state(receiver)
 }
 
 async fn export(State(receiver): State<Receiver>, request: Request) -> Response {
     let deadline = timeout(request.headers());
-    let response = match tokio::time::timeout(deadline, receiver.call(request)).await {
-        Ok(response) => response,
-        Err(_) => Status::deadline_exceeded("the request was not there in time").into_http(),
+    let exported = match tokio::time::timeout(deadline, receiver.export_message(request)).await {
+        Ok(exported) => exported,
+        Err(_) => Err(Status::deadline_exceeded("the request was not there in time")),
     };
-    let response = never_out_of_range(response);
-    let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok()).unwrap_or("0");
-    receiver.pipeline.metrics().answered(Transport::Grpc, code);
-    response.into_response()
+    let (code, response) = match exported {
+        Ok(mapped) => (Code::Ok, accepted(&mapped)),
+        Err(status) => (status.code(), status.into_http()),
+    };
+    receiver.answered(Transport::Grpc, &(code as i32).to_string());
+    response
 }
 
 impl Receiver {
-    async fn call(&self, request: Request) -> http::Response<tonic::body::Body> {
-        // tonic's own decompression reads the first gzip member only, and ignores what comes behind it.
-        let request = match body::inflate_grpc(request, self.request_bytes).await {
-            Ok(request) => request,
-            Err(refusal) => return status(&refusal).into_http(),
+    async fn export_message(&self, request: Request) -> Result<MappedSpans, Status> {
+        let (parts, content) = request.into_parts();
+        let export = async {
+            let content = body::read_message(encoding(&parts.headers)?, content, &self.limits).await?;
+            accept_traces(&self.pipeline, Transport::Grpc, content).await
         };
-        let mut grpc = Grpc::new(BytesCodec)
-            .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Zstd)
-            .max_decoding_message_size(self.request_bytes);
-        grpc.unary(Export { pipeline: Arc::clone(&self.pipeline) }, request).await
+        export.await.map_err(|refusal| {
+            self.refused(&refusal);
+            status(&refusal)
+        })
+    }
+}
+
+/// Names the compression of a message, and those that are accepted (gRPC over HTTP2, "Message-Encoding").
+const GRPC_ENCODING: &str = "grpc-encoding";
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+    match headers.get(GRPC_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(Encoding::Identity),
+        Some(b"gzip") => Ok(Encoding::Gzip),
+        Some(b"zstd") => Ok(Encoding::Zstd),
+        Some(b"deflate") => Ok(Encoding::Deflate),
+        Some(_) => Err(Refusal::Unsupported(format!(
+            "grpc-encoding is none of identity, {}",
+            body::ACCEPTED_ENCODINGS
+        ))),
     }
 }
 
@@ -82,90 +100,43 @@ fn timeout(headers: &HeaderMap) -> Duration {
     parse().unwrap_or(Duration::MAX)
 }
 
-/// tonic answers OUT_OF_RANGE to a message that is too large, and clients would send it again for ever.
-fn never_out_of_range<B>(mut response: http::Response<B>) -> http::Response<B> {
-    if Status::from_header_map(response.headers()).is_some_and(|status| status.code() == Code::OutOfRange) {
-        response.headers_mut().insert("grpc-status", HeaderValue::from(Code::ResourceExhausted as i32));
-    }
+/// The answer: one message in a frame, and the status behind it.
+fn accepted(mapped: &MappedSpans) -> Response {
+    let message = export_response(mapped);
+    let length = message.encoded_len();
+    let mut frame = BytesMut::with_capacity(5 + length);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(length).expect("the message names few errors"));
+    message.encode(&mut frame).expect("there is room for it");
+    let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))]);
+    let body = Full::new(frame.freeze()).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let mut response = Response::new(Body::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
 async fn unimplemented(State(receiver): State<Receiver>) -> Response {
-    let code = (Code::Unimplemented as i32).to_string();
-    receiver.pipeline.metrics().answered(Transport::Grpc, &code);
-    let status = Status::unimplemented("only traces are received here, by TraceService/Export");
-    status.into_http::<axum::body::Body>()
-}
-
-/// One call of the method.
-#[derive(Debug)]
-struct Export {
-    pipeline: Arc<Pipeline>,
-}
-
-impl UnaryService<Bytes> for Export {
-    type Response = Bytes;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
-
-    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        let pipeline = Arc::clone(&self.pipeline);
-        Box::pin(async move {
-            let mapped =
-                accept_traces(&pipeline, Transport::Grpc, Content::plain(request.into_inner())).await;
-            let mapped = mapped.map_err(|refusal| status(&refusal))?;
-            Ok(tonic::Response::new(export_response(&mapped).encode_to_vec().into()))
-        })
-    }
+    let refusal = Refusal::NotFound("only traces are received here, by TraceService/Export".to_owned());
+    receiver.refused(&refusal);
+    receiver.answered(Transport::Grpc, &(refusal.grpc_code() as i32).to_string());
+    status(&refusal).into_http()
 }
 
 fn status(refusal: &Refusal) -> Status {
     let (code, message) = (refusal.grpc_code(), refusal.message());
     match refusal {
         _ if refusal.is_retryable() => {
-            Status::with_error_details(code, message, ErrorDetails::with_retry_info(Some(RETRY_DELAY)))
+            Status::with_error_details(code, message, ErrorDetails::with_retry_info(Some(retry_delay())))
         }
         Refusal::Undecodable(_) => {
             let details = ErrorDetails::with_bad_request_violation("request", message);
             Status::with_error_details(code, message, details)
         }
+        Refusal::Unsupported(_) => {
+            let accepted = [(GRPC_ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPTED_ENCODINGS))];
+            let accepted = HeaderMap::from_iter(accepted);
+            Status::with_metadata(code, message, MetadataMap::from_headers(accepted))
+        }
         _ => Status::new(code, message),
-    }
-}
-
-/// Hands messages over as bytes.
-#[derive(Debug, Clone, Copy, Default)]
-struct BytesCodec;
-
-impl Codec for BytesCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = BytesCodec;
-    type Decoder = BytesCodec;
-
-    fn encoder(&mut self) -> BytesCodec {
-        BytesCodec
-    }
-
-    fn decoder(&mut self) -> BytesCodec {
-        BytesCodec
-    }
-}
-
-impl Encoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(message.copy_to_bytes(message.remaining())))
     }
 }

@@ -24,7 +24,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tower::util::option_layer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{Receiver, Refusal, accept_traces, add_remedy, body};
+use super::{Receiver, ReceiverLimits, Refusal, accept_traces, add_remedy, body};
 use crate::mapping::spans::MappedSpans;
 use crate::metrics::Transport;
 use crate::pipeline::Pipeline;
@@ -32,11 +32,11 @@ use crate::pipeline::Pipeline;
 /// The routes of OTLP over HTTP at `path`. Browsers may call them from pages at `cors_origins`, never with credentials.
 pub fn router(
     pipeline: Arc<Pipeline>,
-    request_bytes: usize,
+    limits: ReceiverLimits,
     path: &str,
     cors_origins: Vec<String>,
 ) -> Router {
-    let receiver = Receiver { pipeline, request_bytes };
+    let receiver = Receiver { pipeline, limits };
     let export = || post(export).fallback(method_not_allowed);
     Router::new()
         .route(path, export())
@@ -112,36 +112,43 @@ async fn export(State(receiver): State<Receiver>, request: Request) -> Response 
         )),
     };
     let format = format.unwrap_or(Format::Json);
-    let response = match result {
-        Ok(mapped) => accepted(format, &mapped),
-        Err(refusal) => refused(format, &refusal),
-    };
-    receiver.pipeline.metrics().answered(format.transport(), response.status().as_str());
-    response
+    match result {
+        Ok(mapped) => {
+            let response = accepted(format, &mapped);
+            receiver.answered(format.transport(), response.status().as_str());
+            response
+        }
+        Err(refusal) => receiver.refuse(format, &refusal),
+    }
 }
 
 impl Receiver {
     async fn export(&self, format: Format, request: Request) -> Result<MappedSpans, Refusal> {
         let (parts, content) = request.into_parts();
-        let content = body::read(&parts.headers, content, self.request_bytes).await?;
+        let content = body::read(&parts.headers, content, &self.limits).await?;
         accept_traces(&self.pipeline, format.transport(), content).await
+    }
+
+    fn refuse(&self, format: Format, refusal: &Refusal) -> Response {
+        let response = refused(format, refusal);
+        self.refused(refusal);
+        self.answered(format.transport(), response.status().as_str());
+        response
     }
 }
 
 async fn method_not_allowed(State(receiver): State<Receiver>, request: Request) -> Response {
     let format = Format::of(request.headers()).unwrap_or(Format::Json);
-    let mut response = refused(format, &Refusal::MethodNotAllowed("traces are sent with POST".to_owned()));
+    let refusal = Refusal::MethodNotAllowed("traces are sent with POST".to_owned());
+    let mut response = receiver.refuse(format, &refusal);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-    receiver.pipeline.metrics().answered(format.transport(), response.status().as_str());
     response
 }
 
 async fn not_found(State(receiver): State<Receiver>, request: Request) -> Response {
     let format = Format::of(request.headers()).unwrap_or(Format::Json);
     let message = "only traces are received here, by default at /v1/traces; send metrics and logs elsewhere";
-    let response = refused(format, &Refusal::NotFound(message.to_owned()));
-    receiver.pipeline.metrics().answered(format.transport(), response.status().as_str());
-    response
+    receiver.refuse(format, &Refusal::NotFound(message.to_owned()))
 }
 
 /// The response message; nothing is set in it when everything was accepted.

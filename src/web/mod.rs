@@ -1,10 +1,13 @@
 //! What people and Prometheus look at: /metrics, /api/flows, /health, /livez and /readyz.
 
+mod page;
+
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,6 +17,8 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETR
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
+
+use page::Page;
 
 use crate::explain::{Closing, FlowOverview};
 use crate::metrics::exposition::Format;
@@ -51,10 +56,16 @@ struct Web {
     scrapes: Arc<Semaphore>,
 }
 
-/// The routes of metrics, the API and health; at the push address, or at one of their own. `scrapes` may be under way at
-/// once.
-pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>, scrapes: usize) -> Router {
-    let scrapes = Arc::new(Semaphore::new(scrapes.min(Semaphore::MAX_PERMITS)));
+/// What those who look may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Scrapes that may be under way at once; further ones are refused.
+    pub scrapes: usize,
+}
+
+/// The routes of metrics, the API and health; at the push address, or at one of their own.
+pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>, limits: Limits) -> Router {
+    let scrapes = Arc::new(Semaphore::new(limits.scrapes.min(Semaphore::MAX_PERMITS)));
     let metrics = Router::new()
         .route("/metrics", get(metrics))
         .route("/api/flows", get(flows))
@@ -86,12 +97,10 @@ async fn metrics(State(web): State<Web>, method: Method, headers: HeaderMap) -> 
     let format = Format::negotiate(&accept.join(","));
     let is_compressed = accepts_gzip(&headers);
     let render = move || {
-        // Held until it is done, also if nobody waits any more.
-        let _permit = permit;
         let page = format.render(&pipeline.snapshot(pipeline.now()));
         match is_compressed.then(|| gzip(&page)).flatten() {
-            Some(compressed) => (compressed, true),
-            None => (page, false),
+            Some(compressed) => (Page::new(compressed, permit), true),
+            None => (Page::new(page, permit), false),
         }
     };
     let Ok((page, is_compressed)) = tokio::task::spawn_blocking(render).await else {
@@ -107,7 +116,7 @@ async fn metrics(State(web): State<Web>, method: Method, headers: HeaderMap) -> 
     if is_compressed {
         response_headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    (response_headers, page).into_response()
+    (response_headers, Body::new(page)).into_response()
 }
 
 /// One flow in the list of all.

@@ -270,6 +270,15 @@ impl Server {
         send(&self.client, "POST", &url, headers, body.into())
     }
 
+    /// Posts a request of OTLP; `None` if the server hangs up instead of answering.
+    pub(crate) fn try_post_otlp(&self, body: &[u8]) -> Option<Reply> {
+        let url = format!("http://{}/v1/traces", self.otlp_http());
+        let request = client().post(url).header("content-type", "application/x-protobuf").body(body.to_vec());
+        let response = request.send().ok()?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Some(Reply { status, headers, body: response.bytes().ok()?.to_vec() })
+    }
+
     /// The metrics page, which must be a valid exposition.
     pub(crate) fn scrape(&self) -> Page {
         let reply = self.get("/metrics");
@@ -426,6 +435,22 @@ impl Wire {
         let mut body = vec![0; length.parse().expect("a number")];
         self.0.read_exact(&mut body).expect("a whole body");
         Reply { status: status.expect("a status").parse().expect("a number"), headers, body }
+    }
+
+    /// Whether the server still takes what is written.
+    pub(crate) fn write_anyway(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.0.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Reads until the server hangs up, in one way or the other; returns how many bytes came.
+    pub(crate) fn read_to_end(&mut self) -> usize {
+        let mut read = Vec::new();
+        match self.0.read_to_end(&mut read) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("the server never hung up")
+            }
+            Ok(_) | Err(_) => read.len(),
+        }
     }
 
     pub(crate) fn hang_up(self) {

@@ -1,19 +1,26 @@
 //! Sockets: bound all together before anything is served, served alike, and drained under a timeout.
 //!
-//! Knows no routes. Invariant: an accept loop survives every error of `accept`, such as too many open files.
+//! Knows no routes. Invariants: an accept loop survives every error of `accept`, such as too many open files; and no
+//! connection outlives its deadlines, whatever its client does or leaves undone.
+
+mod activity;
+mod connection;
+pub mod descriptors;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, warn};
+
+use crate::metrics::ConnectionMetrics;
+use connection::Connection;
 
 /// An address cannot be listened on.
 #[derive(Debug, Error)]
@@ -53,55 +60,94 @@ pub async fn bind(setting: &'static str, address: &str) -> Result<Bound, BindErr
     Ok(Bound { setting, address, listener })
 }
 
+/// What the clients of one address may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections; further ones are closed at once.
+    pub connections: usize,
+    /// Requests under way on one HTTP/2 connection; further ones wait.
+    pub streams: u32,
+    /// Time for the headers of a request, and for the first one to begin.
+    pub header_timeout: Duration,
+    /// Time in which an answer has to be taken.
+    pub response_timeout: Duration,
+    /// How long a connection may stay without a request.
+    pub idle_timeout: Duration,
+}
+
+/// How an address is served.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// What its clients may take.
+    pub limits: Limits,
+    /// Where its connections are counted.
+    pub metrics: ConnectionMetrics,
+    /// Becomes true when no more connections are wanted.
+    pub stop: watch::Receiver<bool>,
+    /// How long requests under way may take to finish then.
+    pub grace: Duration,
+}
+
+/// The values of the label `reason` of the connections that are ended.
+pub const OVERDUE: [&str; 3] = {
+    let [headers, answer, idle] = activity::Overdue::ALL;
+    [headers.as_str(), answer.as_str(), idle.as_str()]
+};
+
 /// Largest header block of one request, HTTP/2; hyper's HTTP/1 reader has limits of its own.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Requests under way on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 128;
 /// Flow-control windows: a whole batch of spans on its way, without waiting for the reader.
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
 /// The largest frame: a big request in few pieces, from those who send such.
 const FRAME_BYTES: u32 = 256 * 1024;
-/// How long a client may take to send its request's headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often, and how patiently, an idle HTTP/2 connection is probed.
+/// How often, and how patiently, a silent HTTP/2 connection is probed.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// After an error of `accept`: time for other connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `stop` becomes true, then finishes the requests under way for at most `grace`.
-pub async fn serve(bound: Bound, router: Router, mut stop: watch::Receiver<bool>, grace: Duration) {
+pub async fn serve(bound: Bound, router: Router, serving: Serving) {
     let Bound { setting, listener, .. } = bound;
-    let graceful = GracefulShutdown::new();
-    let builder = builder();
+    let Serving { limits, metrics, mut stop, grace } = serving;
+    let most = limits.connections.min(MOST_CONNECTIONS);
+    let room = Arc::new(Semaphore::new(most));
+    let connection = Connection::new(builder(&limits), router, limits, metrics.clone(), stop.clone());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        match accepted {
-            Ok((stream, _)) => connect(stream, &router, &builder, &graceful),
-            Err(error) => {
+        match (accepted, Arc::clone(&room).try_acquire_owned()) {
+            (Ok((stream, _)), Ok(permit)) => connect(stream, connection.clone(), permit),
+            // Closed at once, so that its client hears of it: in the queue of the kernel it would wait for nothing.
+            (Ok(_), Err(_)) => metrics.refused(),
+            (Err(error), _) => {
                 warn!(setting, %error, "cannot accept a connection; going on");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     drop(listener);
-    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+    let all = u32::try_from(most).expect("no more than MOST_CONNECTIONS");
+    if tokio::time::timeout(grace, room.acquire_many(all)).await.is_err() {
         warn!(setting, "requests were still under way when the grace period ended");
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+/// More than a process can have files open.
+const MOST_CONNECTIONS: usize = 1 << 28;
+
+fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // The time for headers is kept by `Activity`: hyper's would end idle connections as well.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEADER_BYTES)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(limits.streams)
         .max_frame_size(FRAME_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -110,21 +156,12 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-fn connect(
-    stream: TcpStream,
-    router: &Router,
-    builder: &Builder<TokioExecutor>,
-    graceful: &GracefulShutdown,
-) {
+fn connect(stream: TcpStream, connection: Connection, permit: OwnedSemaphorePermit) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot switch off Nagle's algorithm");
     }
-    let service = TowerToHyperService::new(router.clone());
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    let connection = graceful.watch(connection);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            debug!(error, "connection ended");
-        }
+        connection.serve(stream).await;
+        drop(permit);
     });
 }
