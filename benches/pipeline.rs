@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use latency_aggregator::aggregator::{Aggregator, Limits};
+use latency_aggregator::aggregator::{Aggregator, Budget, Limits};
 use latency_aggregator::domain::catalog::{self, Catalog};
 use latency_aggregator::domain::critical_path::{Timed, critical_path};
 use latency_aggregator::domain::event::Incoming;
@@ -91,7 +91,7 @@ fn world(flows: &str) -> World {
         catalog: Catalog::new(compiled.flows, defaults.timers(), may_match, limits),
         rules: compiled.rules,
         aggregator: Aggregator::new(Limits {
-            instances: 10_000_000,
+            budget: Budget { bytes: u64::MAX, instances: 10_000_000 },
             tombstones: 1_000_000,
             remembered: 1_000_000,
             traces_per_instance: 256,

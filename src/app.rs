@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::aggregator::{self, Aggregator};
+use crate::aggregator::{self, Aggregator, Budget};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::domain::catalog::{self, Catalog};
 use crate::domain::time::{Arrival, Now};
@@ -18,6 +18,7 @@ use crate::listener::{self, BindError, Bound, Serving, descriptors};
 use crate::mapping::flows::{Compiled, History};
 use crate::mapping::push::PushLimits;
 use crate::mapping::spans::{Rejection, TimeLimits};
+use crate::memory;
 use crate::metrics::{Metrics, Settings};
 use crate::pipeline::{InForce, Pipeline, SWEEP_INTERVAL, wall};
 use crate::receiver::{InFlight, ReceiverLimits, native_http, otlp_grpc, otlp_http};
@@ -41,6 +42,16 @@ pub struct App {
 /// How long answers that are under way at the very end may take; nothing is accepted any more by then.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// The part of the memory that the process may have which is kept for instances, unless the config says how much.
+const MEMORY_SHARE: u64 = 2;
+/// The same where nobody knows how much memory there is.
+const UNKNOWN_MEMORY: u64 = 1 << 30;
+
+fn memory_budget(config: &Config) -> u64 {
+    let share = || memory::available().map_or(UNKNOWN_MEMORY, |bytes| bytes / MEMORY_SHARE);
+    config.limits.memory_bytes.map_or_else(share, |bytes| bytes as u64)
+}
+
 /// Builds the pipeline that a config describes, and begins the history of its flows.
 pub fn build_pipeline(loaded: &Loaded) -> Result<(Pipeline, History), ConfigError> {
     let Compiled { flows, rules, history } = loaded.compile()?;
@@ -51,7 +62,7 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<(Pipeline, History), ConfigErro
     };
     let catalog = Catalog::new(flows, config.defaults.timers(), rules.may_match(), limits);
     let aggregator = Aggregator::new(aggregator::Limits {
-        instances: config.limits.instances,
+        budget: Budget { bytes: memory_budget(config), instances: config.limits.instances as u64 },
         tombstones: config.limits.tombstones,
         remembered: config.limits.remembered,
         traces_per_instance: config.limits.traces_per_instance,

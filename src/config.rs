@@ -258,7 +258,9 @@ pub struct Limits {
     /// How long a connection may stay without a request.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
-    /// Open instances; events of further ones are refused.
+    /// Bytes of all that is kept of open and closed instances; null: half of what the process may have.
+    pub memory_bytes: Option<usize>,
+    /// Open instances.
     pub instances: usize,
     /// Events kept of one instance, at most 65535; further ones only count for its bounds and stages.
     pub events_per_instance: usize,
@@ -285,7 +287,8 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             response_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(120),
-            instances: 1_000_000,
+            memory_bytes: None,
+            instances: 10_000_000,
             events_per_instance: 10_000,
             tombstones: 1_000_000,
             remembered: 1_000_000,
@@ -295,6 +298,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// Less would be taken by empty tables and what is remembered of the spans that came last.
+const MIN_MEMORY_BYTES: usize = 16 * 1024 * 1024;
 
 /// `shutdown`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -381,6 +387,9 @@ impl Config {
         }
         if self.metrics.native_factor <= 1.0 || !self.metrics.native_factor.is_finite() {
             return Err("metrics.native_factor: must be more than 1".to_owned());
+        }
+        if self.limits.memory_bytes.is_some_and(|bytes| bytes < MIN_MEMORY_BYTES) {
+            return Err(format!("limits.memory_bytes: must be at least {MIN_MEMORY_BYTES}"));
         }
         if self.limits.value_bytes < 8 {
             return Err("limits.value_bytes: must be at least 8".to_owned());

@@ -20,6 +20,8 @@ pub mod web;
 
 pub mod listener;
 
+pub mod memory;
+
 pub mod config;
 
 pub mod reload;

@@ -3,12 +3,13 @@
 //! All ways in end here. Invariant: whatever the aggregator closes goes to [`Metrics::record`] at once and once,
 //! whether a request or the sweep closed it.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::aggregator::Aggregator;
+use crate::aggregator::{Aggregator, Effects, Pressure};
 use crate::domain::catalog::Catalog;
 use crate::domain::event::Incoming;
 use crate::domain::flow::Flow;
@@ -33,6 +34,8 @@ pub struct Pipeline {
     recent: Recent,
     /// False once everything has been closed: what came after could not be observed any more.
     accepts: RwLock<bool>,
+    /// When it was reckoned last what is kept beside open instances.
+    reckoned: AtomicU64,
 }
 
 /// The rules by which events are mapped and instances are ended. Whoever maps an event by them hands them on with it.
@@ -58,6 +61,8 @@ pub fn wall() -> EventTime {
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 /// How many instances one sweep looks at before it lets others run.
 const SWEEP_BATCH: usize = 1024;
+/// How often it is reckoned what is kept beside open instances.
+const RECKON_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Pipeline {
     /// A pipeline with nothing in it, whose clock starts now.
@@ -76,6 +81,7 @@ impl Pipeline {
             metrics,
             recent,
             accepts: RwLock::new(true),
+            reckoned: AtomicU64::new(0),
         }
     }
 
@@ -111,19 +117,49 @@ impl Pipeline {
         }
         self.metrics.received(transport, received);
         let effects = self.aggregator.ingest(events, now.arrival, &in_force.catalog);
+        let conflicts = effects.conflicts;
+        self.note(effects, in_force, now);
+        Ok(conflicts)
+    }
+
+    /// Where everything goes that ingesting and sweeping bring about.
+    fn note(&self, effects: Effects, in_force: &InForce, now: Now) {
         self.metrics.record(&effects, now, &in_force.catalog);
         self.recent.add(effects.finished, now.wall);
-        Ok(effects.conflicts)
+    }
+
+    /// Whether there is room for what requests may bring; if not, they are to be sent again later. What is refused so is
+    /// known as a loss.
+    pub fn has_room(&self) -> bool {
+        !self.aggregator.refuses(self.now().arrival)
     }
 
     /// Closes what is due. Returns whether more is due.
     pub fn sweep(&self, now: Now) -> bool {
         let in_force = self.in_force();
-        let (effects, more) = self.aggregator.sweep(now.arrival, SWEEP_BATCH, &in_force.catalog);
-        self.metrics.record(&effects, now, &in_force.catalog);
-        self.recent.add(effects.finished, now.wall);
+        let (effects, more_is_due) = self.aggregator.sweep(now.arrival, SWEEP_BATCH, &in_force.catalog);
+        self.note(effects, &in_force, now);
+        let more_must_go = self.aggregator.pressure() == Pressure::Evicting && self.make_room(&in_force, now);
         self.metrics.expire(now);
+        self.reckon(now);
+        more_is_due || more_must_go
+    }
+
+    /// Ends some of what costs most for least. Returns whether more has to go.
+    fn make_room(&self, in_force: &InForce, now: Now) -> bool {
+        in_force.rules.forget_seen();
+        let (effects, more) = self.aggregator.make_room(now.arrival, SWEEP_BATCH, &in_force.catalog);
+        self.note(effects, in_force, now);
         more
+    }
+
+    /// Reckons anew, now and then, what is kept beside open instances themselves.
+    fn reckon(&self, now: Now) {
+        let reckoned = Arrival::since_origin(Duration::from_nanos(self.reckoned.load(Relaxed)));
+        if now.arrival.since(reckoned) >= RECKON_INTERVAL {
+            self.reckoned.store(now.arrival.nanoseconds(), Relaxed);
+            self.aggregator.reckon_tables(self.recent.bytes() as u64);
+        }
     }
 
     /// Closes everything: what shows that it has ended normally, the rest as evicted. New series show at once, and
@@ -132,10 +168,9 @@ impl Pipeline {
         *self.accepts.write().unwrap_or_else(PoisonError::into_inner) = false;
         let in_force = self.in_force();
         let effects = self.aggregator.close_all(now.arrival, &in_force.catalog);
-        self.metrics.record(&effects, now, &in_force.catalog);
-        self.metrics.show_all();
         let closed = effects.finished.len();
-        self.recent.add(effects.finished, now.wall);
+        self.note(effects, &in_force, now);
+        self.metrics.show_all();
         closed
     }
 

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::domain::event::Event;
+use crate::domain::footprint;
 use crate::domain::ids::{FlowId, Key};
 use crate::domain::result::{Closed, Finished};
 use crate::domain::time::EventTime;
@@ -85,6 +87,15 @@ impl Recent {
         let is_it =
             |ended: &&Arc<Ended>| ended.closed.key == *key || ended.closed.detail.traces.contains(key);
         self.lock().get(&flow)?.iter().rev().find(is_it).cloned()
+    }
+
+    /// What they take in memory, in bytes, roughly, without the facts that events share.
+    pub fn bytes(&self) -> usize {
+        let each = |ended: &Arc<Ended>| {
+            footprint::array::<Ended>(1)
+                + footprint::array::<(u16, Event)>(ended.closed.detail.events.capacity())
+        };
+        self.lock().values().flatten().map(each).sum()
     }
 
     /// Takes out everything.

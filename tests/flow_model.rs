@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use latency_aggregator::aggregator::{Aggregator, Effects, Limits, Population};
+use latency_aggregator::aggregator::{Aggregator, Budget, Effects, Limits, Population};
 use latency_aggregator::domain::catalog::{self, Catalog};
 use latency_aggregator::domain::event::{Event, Facts, Flags, Incoming, Kind, Matches, PushFacts, View};
 use latency_aggregator::domain::flow::{
@@ -223,6 +223,7 @@ impl Plan {
                         .map(|flow| (self.id(flow), self.view(spec, flow, self.stage(flow, *service), true)))
                         .collect(),
                     push: None,
+                    held: Default::default(),
                 };
                 (SpanId(*id), SpanId(*parent), *kind, flags, facts)
             }
@@ -248,6 +249,7 @@ impl Plan {
                         life_span: life_span.map(seconds),
                         time_to_live: seconds(*time_to_live),
                     })),
+                    held: Default::default(),
                 };
                 (SpanId::NONE, SpanId::NONE, Kind::Push, Flags::FINAL.when(*last), facts)
             }
@@ -527,7 +529,7 @@ struct Caps {
 fn run_until(plan: &Plan, schedule: &Schedule, caps: Caps, until: u64) -> Told {
     let catalog = plan.catalog(caps.events_per_instance);
     let aggregator = Aggregator::new(Limits {
-        instances: caps.instances,
+        budget: Budget { bytes: u64::MAX, instances: caps.instances as u64 },
         tombstones: caps.tombstones,
         remembered: 100_000,
         traces_per_instance: 100,

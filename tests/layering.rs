@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// The folders and files of `src`, and the parts of the crate that each may name.
-const MAY_KNOW: [(&str, &[&str]); 16] = [
+const MAY_KNOW: [(&str, &[&str]); 17] = [
     ("domain", &["domain"]),
     ("mapping", &["mapping", "domain"]),
     ("aggregator", &["aggregator", "domain"]),
@@ -16,6 +16,7 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("receiver", &["receiver", "mapping", "pipeline", "metrics", "domain"]),
     ("web", &["web", "pipeline", "metrics", "explain"]),
     ("listener", &["listener", "metrics"]),
+    ("memory", &[]),
     ("config", &["config", "mapping", "metrics"]),
     ("load", &["load"]),
     ("reload", &["config", "domain", "mapping", "pipeline"]),
@@ -35,6 +36,7 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
             "domain",
             "listener",
             "mapping",
+            "memory",
             "metrics",
             "pipeline",
             "receiver",

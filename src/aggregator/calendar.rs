@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::domain::footprint;
 use crate::domain::ids::Key;
 use crate::domain::time::Arrival;
 
@@ -40,6 +41,18 @@ impl Calendar {
         due
     }
 
+    /// Takes over the entries of another one for which `keep` holds.
+    pub(super) fn absorb(&mut self, other: Calendar, mut keep: impl FnMut(&Key) -> bool) {
+        for (tick, mut keys) in other.0 {
+            keys.retain(|key| keep(key));
+            if keys.is_empty() {
+                continue;
+            }
+            keys.shrink_to_fit();
+            self.0.entry(tick).or_default().append(&mut keys);
+        }
+    }
+
     /// The first moment at which a key has to be looked at.
     pub(super) fn first(&self) -> Option<Arrival> {
         let (tick, _) = self.0.first_key_value()?;
@@ -49,6 +62,14 @@ impl Calendar {
     /// Takes out the keys whose moment comes first.
     pub(super) fn take_first(&mut self) -> Vec<Key> {
         self.0.pop_first().map(|(_, keys)| keys).unwrap_or_default()
+    }
+
+    /// What it takes in memory, in bytes, roughly: a list grows by doubling.
+    pub(super) fn bytes(&self) -> usize {
+        self.0
+            .values()
+            .map(|keys| footprint::array::<Key>(keys.capacity()) + size_of::<(u64, Vec<Key>)>())
+            .sum()
     }
 
     /// How many keys wait.

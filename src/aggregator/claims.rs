@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use crate::domain::footprint;
 use crate::domain::ids::Key;
 
 /// Who claims what.
@@ -26,6 +27,13 @@ impl Claims {
         claimants.push(claimant.clone());
         self.by_claimant.entry(claimant.clone()).or_default().push(target.clone());
         true
+    }
+
+    /// What they take in memory, in bytes, roughly: most lists have one claim, and room for four.
+    pub(super) fn bytes(&self) -> usize {
+        let tables = self.by_target.capacity() + self.by_claimant.capacity();
+        let lists = self.by_target.len() + self.by_claimant.len();
+        footprint::table::<Key, Vec<Key>>(tables) + lists * footprint::array::<Key>(4)
     }
 
     /// Drops all claims of an instance that is over.

@@ -119,7 +119,14 @@ impl Aggregator {
     }
 
     /// Ends all instances that are joined with others.
-    pub(super) fn close_joined(&self, open: &[Key], now: Arrival, rules: &impl Rules, effects: &mut Effects) {
+    pub(super) fn close_joined(
+        &self,
+        open: &[Key],
+        otherwise: Reason,
+        now: Arrival,
+        rules: &impl Rules,
+        effects: &mut Effects,
+    ) {
         let mut claims = lock(&self.claims);
         let mut joined = Joined::new(self, &mut claims, rules, now, effects);
         let mut concerned: Vec<Key> = open.iter().filter(|key| joined.claims.concern(key)).cloned().collect();
@@ -129,7 +136,7 @@ impl Aggregator {
         };
         concerned.sort_by_cached_key(|key| (is_shared(&joined, key), key.clone()));
         for key in concerned {
-            joined.shut_down(&key);
+            joined.end_early(&key, otherwise);
         }
     }
 }
@@ -357,9 +364,10 @@ impl<'a, R: Rules> Joined<'a, R> {
                 let (was_stub, before) = (instance.is_stub(), instance.flow().id);
                 let was_overdue = instance.is_overdue();
                 instance.fold_as(Arc::clone(flow));
-                (!was_stub, before, was_overdue)
+                (!was_stub).then(|| (before, was_overdue, instance.weigh()))
             });
-            let Some((true, before, was_overdue)) = folded else { continue };
+            let Some((before, was_overdue, heavier)) = folded.flatten() else { continue };
+            self.effects.bytes_change += heavier;
             self.aggregator.stubs.fetch_add(1, Relaxed);
             if before != flow.id {
                 self.effects.open_change.extend([(before, -1), (flow.id, 1)]);
@@ -503,8 +511,8 @@ impl<'a, R: Rules> Joined<'a, R> {
         }
     }
 
-    /// Ends an instance because the process ends.
-    fn shut_down(&mut self, key: &Key) {
+    /// Ends an instance, for the reason `otherwise` unless something shows that it has ended.
+    fn end_early(&mut self, key: &Key, otherwise: Reason) {
         let Some(claim) = self.claim(key) else { return };
         if claim.is_split() {
             let values: Vec<&Key> = self.awaited(key, &claim).collect();
@@ -512,18 +520,18 @@ impl<'a, R: Rules> Joined<'a, R> {
                 let (group, flow) = self.group(value);
                 // Else it has just come, and it is not known yet that this trace carries it.
                 if group.parts.contains(key) {
-                    self.shut_down_group(&group, flow);
+                    self.end_group_early(&group, flow, otherwise);
                 }
             }
             return self.end_divided(key);
         }
         let (group, flow) = self.group(key);
-        if group.is_late { self.end_late(&group) } else { self.shut_down_group(&group, flow) }
+        if group.is_late { self.end_late(&group) } else { self.end_group_early(&group, flow, otherwise) }
     }
 
-    fn shut_down_group(&mut self, group: &Group, flow: Arc<Flow>) {
+    fn end_group_early(&mut self, group: &Group, flow: Arc<Flow>, otherwise: Reason) {
         let gathering = self.gather(group, flow);
-        let reason = gathering.ended(self.now).unwrap_or(Reason::Shutdown);
+        let reason = gathering.ended(self.now).unwrap_or(otherwise);
         let now = self.now;
         for key in group.members.iter().chain(&group.parts) {
             self.with(key, |instance| instance.hasten(now));

@@ -4,13 +4,15 @@
 //! an event ([`Aggregator::ingest`]) and the timer ([`Aggregator::sweep`]), are handed the time and return what was
 //! closed through the one function that closes, `Aggregator::finish`, so that nothing is observed twice.
 
+mod budget;
 mod calendar;
 mod claims;
 mod groups;
+mod memory;
 mod remembered;
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use dashmap::mapref::entry::Entry;
 
 use crate::domain::completion::Verdict;
 use crate::domain::event::{Event, Flags, Incoming};
+use crate::domain::footprint;
 use crate::domain::ids::{FlowId, Key};
 use crate::domain::instance::{Instance, Look, Recorded, Rules};
 use crate::domain::joining::Joint;
@@ -26,6 +29,7 @@ use crate::domain::result::{Finished, Reason};
 use crate::domain::summary::Extent;
 use crate::domain::time::Arrival;
 use crate::domain::tombstone::{Lateness, Tombstone};
+pub use budget::{Budget, Pressure};
 use calendar::Calendar;
 use claims::Claims;
 use remembered::Remembered;
@@ -33,8 +37,8 @@ use remembered::Remembered;
 /// Bounds of what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Open instances; events of further ones are refused.
-    pub instances: usize,
+    /// What may be kept in all; events of instances beyond it are refused.
+    pub budget: Budget,
     /// Tombstones; the ones that expire first make room.
     pub tombstones: usize,
     /// Keys of closed traces that are remembered after their tombstone expired.
@@ -76,6 +80,10 @@ pub struct Effects {
     pub overdue_change: Vec<(FlowId, i64)>,
     /// Instances that are over, each exactly once.
     pub finished: Vec<Finished>,
+    /// By how many bytes open instances became heavier, or lighter.
+    bytes_change: i64,
+    /// What is done from now on about how much is kept, if that is news.
+    pub pressure: Option<Pressure>,
 }
 
 /// An event that came after its instance was closed.
@@ -100,6 +108,9 @@ pub struct Population {
     pub events: u64,
     /// Tombstones.
     pub tombstones: u64,
+    /// Bytes of all this and of what goes with it, and how many there may be.
+    pub memory_bytes: u64,
+    pub memory_limit_bytes: u64,
 }
 
 /// The open instances and the tombstones of closed ones.
@@ -119,6 +130,18 @@ pub struct Aggregator {
     stubs: AtomicU64,
     events: AtomicU64,
     tombstones: AtomicU64,
+    /// What open instances take, as they were weighed last.
+    bytes: AtomicI64,
+    /// What the tables take, as they were reckoned last.
+    tables: AtomicU64,
+    /// What is kept of instances elsewhere, likewise.
+    others: AtomicU64,
+    /// What is done about how much is kept, and since when.
+    pressure: Mutex<(Pressure, Arrival)>,
+    /// Whether that is to refuse requests.
+    refuses: AtomicBool,
+    /// Instances that are to be ended early, those that go first at the end.
+    victims: Mutex<Vec<Key>>,
     /// When [`Self::give_back`] looked last.
     looked_for_room: AtomicU64,
 }
@@ -173,6 +196,12 @@ const SLOT_SHARDS: usize = 1024;
 /// How often it is looked whether the map is far larger than what it holds, and what far larger is.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(10);
 const SPARE_ROOM: u64 = 16;
+/// The same when memory is short.
+const SPARE_ROOM_WHEN_SHORT: u64 = 2;
+
+/// The part of the budget that tombstones and remembered keys may take, as a divisor.
+const TOMBSTONES_SHARE: u64 = 8;
+const REMEMBERED_SHARE: u64 = 16;
 
 /// Enough that two ingesting threads and the sweep rarely meet.
 const TIMER_SHARDS: usize = 64;
@@ -183,6 +212,15 @@ const REMEMBER: Duration = Duration::from_secs(3600);
 impl Aggregator {
     /// An empty aggregator.
     pub fn new(limits: Limits) -> Self {
+        let fit = |share: u64, each: usize| {
+            usize::try_from(limits.budget.bytes / share / each as u64).unwrap_or(usize::MAX)
+        };
+        let tombstone = footprint::array::<Tombstone>(1) + footprint::table::<Key, Slot>(7) / 7;
+        let limits = Limits {
+            tombstones: limits.tombstones.min(fit(TOMBSTONES_SHARE, tombstone)),
+            remembered: limits.remembered.min(fit(REMEMBERED_SHARE, footprint::table::<u64, FlowId>(7) / 7)),
+            ..limits
+        };
         Aggregator {
             slots: DashMap::with_hasher_and_shard_amount(Default::default(), SLOT_SHARDS),
             timers: (0..TIMER_SHARDS)
@@ -196,6 +234,12 @@ impl Aggregator {
             stubs: AtomicU64::new(0),
             events: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
+            bytes: AtomicI64::new(0),
+            tables: AtomicU64::new(0),
+            others: AtomicU64::new(0),
+            pressure: Mutex::new((Pressure::None, Arrival::ORIGIN)),
+            refuses: AtomicBool::new(false),
+            victims: Mutex::default(),
             looked_for_room: AtomicU64::new(0),
         }
     }
@@ -207,6 +251,8 @@ impl Aggregator {
             stubs: self.stubs.load(Relaxed),
             events: self.events.load(Relaxed),
             tombstones: self.tombstones.load(Relaxed),
+            memory_bytes: self.memory(),
+            memory_limit_bytes: self.limits.budget.bytes,
         }
     }
 
@@ -238,6 +284,8 @@ impl Aggregator {
         for (key, hash) in due {
             self.judge(key, hash, now, rules, &mut effects);
         }
+        self.weighed(&effects);
+        effects.pressure = self.feel_pressure(now);
         effects
     }
 
@@ -286,7 +334,7 @@ impl Aggregator {
                     }
                     return None;
                 }
-                if self.open.load(Relaxed) >= self.limits.instances as u64 {
+                if self.open.load(Relaxed) >= self.limits.budget.instances {
                     effects.over_limit += events.filter_map(counted).count() as u64;
                     self.loss.fetch_max(now.nanoseconds(), Relaxed);
                     return None;
@@ -314,6 +362,7 @@ impl Aggregator {
         instance.expect(count);
         let mut joints = Vec::new();
         let anything_new = self.record(instance, events, now, rules, effects, &mut joints);
+        effects.bytes_change += instance.weigh();
         targets.extend(joints.iter().map(|joint| joint.target(key)));
         if !anything_new && instance.wake != Arrival::ORIGIN {
             return None;
@@ -402,12 +451,16 @@ impl Aggregator {
                 self.bury(key, now);
             }
             if budget == 0 {
-                return (effects, true);
+                break;
             }
         }
-        self.make_room_for_tombstones(now, &mut effects);
-        self.give_back(now);
-        (effects, false)
+        if budget > 0 {
+            self.make_room_for_tombstones(now, &mut effects);
+            self.give_back(now);
+        }
+        self.weighed(&effects);
+        effects.pressure = self.feel_pressure(now);
+        (effects, budget == 0)
     }
 
     /// Gives back the room that a burst took in the map, some time after it is over.
@@ -418,7 +471,8 @@ impl Aggregator {
         }
         self.looked_for_room.store(now.nanoseconds(), Relaxed);
         let used = self.open.load(Relaxed) + self.tombstones.load(Relaxed);
-        if self.slots.capacity() as u64 > SPARE_ROOM * used.max(SLOT_SHARDS as u64) {
+        let spare_room = if self.refuses.load(Relaxed) { SPARE_ROOM_WHEN_SHORT } else { SPARE_ROOM };
+        if self.slots.capacity() as u64 > spare_room * used.max(SLOT_SHARDS as u64) {
             self.slots.shrink_to_fit();
         }
     }
@@ -454,7 +508,10 @@ impl Aggregator {
         match verdict {
             Verdict::Wait { until, .. } => {
                 let plan = plan(instance, until, now);
-                self.stubs.fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
+                if instance.is_stub() && !was_stub {
+                    self.stubs.fetch_add(1, Relaxed);
+                    effects.bytes_change += instance.weigh();
+                }
                 drop(slot);
                 if let Some(until) = plan {
                     self.timers(hash).instances.add(until, key);
@@ -501,6 +558,7 @@ impl Aggregator {
     /// Takes an instance out of what is counted of open ones.
     fn no_longer_open(&self, instance: &Instance, effects: &mut Effects) {
         self.open.fetch_sub(1, Relaxed);
+        effects.bytes_change -= i64::from(instance.weight());
         effects.open_change.push((instance.flow().id, -1));
         effects.overdue_change.extend(instance.is_overdue().then_some((instance.flow().id, -1)));
         self.stubs.fetch_sub(u64::from(instance.is_stub()), Relaxed);
@@ -639,8 +697,22 @@ impl Aggregator {
         let is_open = |slot: &Slot| matches!(slot, Slot::Open(_));
         let open: Vec<Key> =
             self.slots.iter().filter(|slot| is_open(slot.value())).map(|slot| slot.key().clone()).collect();
-        self.close_joined(&open, now, rules, &mut effects);
-        for key in open {
+        self.end_early(open, Reason::Shutdown, now, rules, &mut effects);
+        self.weighed(&effects);
+        effects
+    }
+
+    /// Ends instances, which end normally where something shows that they have, else for the reason `otherwise`.
+    fn end_early(
+        &self,
+        keys: Vec<Key>,
+        otherwise: Reason,
+        now: Arrival,
+        rules: &impl Rules,
+        effects: &mut Effects,
+    ) {
+        self.close_joined(&keys, otherwise, now, rules, effects);
+        for key in keys {
             let hash = self.slots.hasher().hash_one(&key);
             let Some(mut slot) = self.slots.get_mut(&key) else {
                 continue;
@@ -648,16 +720,15 @@ impl Aggregator {
             let Slot::Open(instance) = slot.value_mut() else {
                 continue;
             };
-            let reason = instance.ended(&key, now).unwrap_or(Reason::Shutdown);
+            let reason = instance.ended(&key, now).unwrap_or(otherwise);
             // It is closed early, not late.
             instance.hasten(now);
             let taken = slot.value_mut().take_out(now);
             drop(slot);
             if let Some(instance) = taken {
-                self.finish(key, hash, *instance, reason, None, now, rules, &mut effects);
+                self.finish(key, hash, *instance, reason, None, now, rules, effects);
             }
         }
-        effects
     }
 
     fn timers(&self, hash: u64) -> MutexGuard<'_, Timers> {
@@ -672,6 +743,10 @@ impl Timers {
             tombstones: Calendar::default(),
             remembered: Remembered::new(remembered, REMEMBER),
         }
+    }
+
+    fn bytes(&self) -> usize {
+        self.instances.bytes() + self.tombstones.bytes() + self.remembered.bytes()
     }
 }
 

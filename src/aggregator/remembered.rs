@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::domain::footprint;
 use crate::domain::ids::FlowId;
 use crate::domain::time::Arrival;
 
@@ -28,6 +29,11 @@ impl Remembered {
             lifetime,
             capacity,
         }
+    }
+
+    /// What it takes in memory, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        footprint::table::<u64, FlowId>(self.young.capacity() + self.old.capacity())
     }
 
     pub(super) fn insert(&mut self, fingerprint: u64, flow: FlowId, now: Arrival) {

@@ -18,7 +18,7 @@ use crate::mapping::spans::{SpanMapper, TimeLimits};
 const NOON: u64 = 1_750_000_000_000_000_000;
 
 const LIMITS: Limits = Limits {
-    instances: 1_000_000,
+    budget: Budget { bytes: u64::MAX, instances: 1_000_000 },
     tombstones: 1_000_000,
     remembered: 1_000_000,
     traces_per_instance: 256,
@@ -141,6 +141,7 @@ impl Bench {
     fn assert_empty(&self, sum: &Sum, received: u64) {
         let population = self.aggregator.population();
         assert_eq!((population.open, population.events, population.stubs), (0, 0, 0));
+        assert_eq!(self.aggregator.bytes.load(Relaxed), 0, "bytes of open instances");
         let closed = self.aggregator.slots.iter().filter(|slot| matches!(slot.value(), Slot::Closed(_)));
         assert_eq!(population.tombstones, closed.count() as u64, "tombstones");
         assert_eq!(sum.opened, sum.ended + sum.merged, "instances end once");
@@ -237,7 +238,13 @@ fn nothing_is_left_inside_when_everything_has_ended() {
         let limits = match seed % 3 {
             0 => LIMITS,
             1 => Limits { traces_per_instance: 3, links_per_trace: 4, ..LIMITS },
-            _ => Limits { traces_per_instance: 5, instances: 10, tombstones: 4, remembered: 512, ..LIMITS },
+            _ => Limits {
+                traces_per_instance: 5,
+                budget: Budget { bytes: u64::MAX, instances: 10 },
+                tombstones: 4,
+                remembered: 512,
+                ..LIMITS
+            },
         };
         let bench = Bench::new(FLOWS, limits);
         let (mut sum, mut received, mut now) = (Sum::default(), 0, Duration::from_secs(1));
@@ -376,7 +383,7 @@ fn repeated_events_leave_no_more_entries_in_the_calendar_than_one() {
     let catalog = Catalog::new(Vec::new(), timers, false, limits);
     let flow = catalog.pushed("order").unwrap();
     let aggregator = Aggregator::new(Limits {
-        instances: 10,
+        budget: Budget { bytes: u64::MAX, instances: 10 },
         tombstones: 10,
         remembered: 0,
         traces_per_instance: 10,
@@ -401,6 +408,7 @@ fn repeated_events_leave_no_more_entries_in_the_calendar_than_one() {
         matched_before: Box::default(),
         views: Box::default(),
         push: Some(Box::new(push)),
+        held: Default::default(),
     };
     let time = EventTime::from_unix_nanoseconds(1);
     let event = Event {

@@ -8,6 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::footprint::{self, Held};
 use super::ids::{FlowId, Key, SpanId};
 use super::joining::Joint;
 use super::time::EventTime;
@@ -124,6 +125,8 @@ pub struct Facts {
     pub views: Box<[(FlowId, View)]>,
     /// Set for pushes only.
     pub push: Option<Box<PushFacts>>,
+    /// What all this takes; [`Facts::shared`] fills it in.
+    pub held: Held,
 }
 
 /// What an event matches by the config of one generation.
@@ -170,6 +173,43 @@ pub struct PushFacts {
 }
 
 impl Facts {
+    /// To be shared by events; what it takes is counted from now on, until the last of them has gone.
+    pub fn shared(self) -> Arc<Facts> {
+        let held = Held::new(self.bytes());
+        Arc::new(Facts { held, ..self })
+    }
+
+    fn bytes(&self) -> usize {
+        const COUNTS: usize = 16;
+        let matches = |matches: &Matches| footprint::array::<(FlowId, FlowId)>(matches.also.len());
+        let view = |view: &View| {
+            footprint::array::<Option<Arc<str>>>(view.labels.len())
+                + footprint::texts(view.labels.iter().flatten().chain([&view.stage]), &[&self.service])
+        };
+        let push = |push: &PushFacts| {
+            let labels: usize = push
+                .labels
+                .iter()
+                .map(|(name, value)| footprint::texts([name, value].into_iter(), &[]))
+                .sum();
+            footprint::array::<PushFacts>(1)
+                + view(&push.view)
+                + footprint::array::<(FlowId, View)>(push.earlier.len())
+                + push.earlier.iter().map(|(_, earlier)| view(earlier)).sum::<usize>()
+                + footprint::array::<(Arc<str>, Arc<str>)>(push.labels.len())
+                + labels
+        };
+        footprint::allocated(COUNTS + size_of::<Facts>())
+            + footprint::text(&self.service)
+            + footprint::text(&self.name)
+            + matches(&self.matches)
+            + footprint::array::<(u32, Matches)>(self.matched_before.len())
+            + self.matched_before.iter().map(|(_, before)| matches(before)).sum::<usize>()
+            + footprint::array::<(FlowId, View)>(self.views.len())
+            + self.views.iter().map(|(_, of_flow)| view(of_flow)).sum::<usize>()
+            + self.push.as_deref().map_or(0, push)
+    }
+
     /// Tells services apart, and stages of pushed flows: half a hash of the service, or of the stage and the flow.
     pub fn origin_of(service: &str, pushed_to: Option<FlowId>) -> u32 {
         let mut hasher = DefaultHasher::new();

@@ -11,6 +11,7 @@ use super::completion::{self, Clocks, Verdict};
 use super::division::Division;
 use super::event::{Event, Flags, Identity, Kind};
 use super::flow::{Flow, Origin};
+use super::footprint;
 use super::ids::{FlowId, Key, SpanId, TraceId};
 use super::joining::{Claim, Joint, chosen_values, value_key};
 use super::outline::{Family, Outline, Progress};
@@ -61,6 +62,8 @@ pub struct Instance {
     overdue: bool,
     /// Whether anything new has come since [`Self::take_news`].
     has_news: bool,
+    /// What it took in memory when that was reckoned last.
+    weight: u32,
     /// When it may be over. The aggregator's business, as what follows; kept here to have it in one place.
     pub due: Arrival,
     /// The latest moment for which the aggregator has an entry in its calendar, likewise.
@@ -99,6 +102,13 @@ pub(super) enum Body {
 }
 
 impl Joints {
+    /// What they take in memory, in bytes, roughly: trees are half full at least.
+    fn bytes(&self) -> usize {
+        let claim = if self.claim.get().is_some() { footprint::array::<Claim>(1) } else { 0 };
+        let places = (self.all.len() + self.observed.len()).next_multiple_of(11);
+        footprint::array::<Joints>(1) + footprint::array::<(Joint, SpanId)>(places) + claim
+    }
+
     /// To be called whenever they change, or the events or the flow to which they belong.
     fn changed(&mut self) {
         self.claim = OnceLock::new();
@@ -201,6 +211,7 @@ impl Instance {
             },
             overdue: false,
             has_news: false,
+            weight: 0,
             due: Arrival::ORIGIN,
             planned: Arrival::ORIGIN,
             wake: Arrival::ORIGIN,
@@ -227,6 +238,45 @@ impl Instance {
                 stub.summary.counts.total() + waiting as u64
             }
         }
+    }
+
+    /// What it took in memory when [`Self::weigh`] was called last, in bytes.
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Reckons anew what it takes in memory, without the facts that its events share; returns by how much that is more than
+    /// before.
+    pub fn weigh(&mut self) -> i64 {
+        let body = match &self.body {
+            Body::Detailed { events, index } => {
+                let index = index.as_ref().map_or(0, |index| {
+                    let table = footprint::table::<Identity, usize>(index.capacity());
+                    footprint::array::<HashMap<Identity, usize>>(1) + table
+                });
+                footprint::array::<Event>(events.capacity()) + index
+            }
+            Body::Stub(stub) => stub.bytes(),
+        };
+        let joints = self.joints.as_ref().map_or(0, |joints| joints.bytes());
+        let before = std::mem::replace(
+            &mut self.weight,
+            u32::try_from(footprint::array::<Instance>(1) + body + joints).unwrap_or(u32::MAX),
+        );
+        i64::from(self.weight) - i64::from(before)
+    }
+
+    /// Whether most of what it takes are facts that no other instance shares, which folding it would free.
+    pub fn is_mostly_facts(&self) -> bool {
+        let Body::Detailed { events, .. } = &self.body else { return false };
+        let own = events.iter().filter(|event| Arc::strong_count(&event.facts) == 1);
+        own.map(|event| event.facts.held.bytes()).sum::<usize>() > self.weight as usize
+    }
+
+    /// Whether only what it waits for keeps it open: its quiet period has passed.
+    pub fn is_held(&self, now: Arrival) -> bool {
+        let quiet = self.clocks.life_span.unwrap_or(self.flow.timers.quiet_period);
+        self.clocks.last.plus(quiet) <= now
     }
 
     /// Makes room for the first events, so that no more is taken than they need: most instances come in few pieces.

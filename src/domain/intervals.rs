@@ -3,6 +3,7 @@
 //! Invariant: sorted, non-touching, and adding an interval that is already covered changes nothing, so that a
 //! duplicate event cannot change a stage's time.
 
+use super::footprint;
 use super::time::EventTime;
 
 /// Disjoint intervals, sorted by start.
@@ -10,6 +11,11 @@ use super::time::EventTime;
 pub struct Intervals(Vec<(EventTime, EventTime)>);
 
 impl Intervals {
+    /// What they take in memory beside themselves, in bytes.
+    pub fn bytes(&self) -> usize {
+        footprint::array::<(EventTime, EventTime)>(self.0.capacity())
+    }
+
     /// Joins `start..=end`, which must not be reversed, to the set.
     pub fn add(&mut self, start: EventTime, end: EventTime) {
         let first = self.0.partition_point(|&(_, other_end)| other_end < start);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::event::{Event, View};
 use super::flow::{Flow, LabelRule, Labels, Pick};
+use super::footprint;
 use super::ids::SpanId;
 use super::time::EventTime;
 
@@ -68,6 +69,18 @@ impl Candidate {
 }
 
 impl Candidates {
+    /// What they take in memory beside themselves, in bytes; their texts are their events' as well.
+    pub fn bytes(&self) -> usize {
+        let each = self.0.iter().map(|(_, values)| footprint::array::<Candidate>(values.capacity()));
+        footprint::array::<(Arc<str>, Vec<Candidate>)>(self.0.capacity()) + each.sum::<usize>()
+    }
+
+    /// What the texts take, if nobody else has them any more.
+    pub(super) fn text_bytes(&self) -> usize {
+        let values = self.0.iter().flat_map(|(_, values)| values).map(|candidate| &candidate.value);
+        footprint::texts(values, &[])
+    }
+
     /// Takes in what one event says.
     pub fn join(&mut self, flow: &Flow, event: &Event, view: &View) {
         match &flow.labels {

@@ -9,6 +9,7 @@ pub mod critical_path;
 mod division;
 pub mod event;
 pub mod flow;
+pub mod footprint;
 pub mod gathering;
 pub mod ids;
 pub mod instance;

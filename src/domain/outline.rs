@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::critical_path::{CriticalPath, Spent, Step, Timed, critical_path};
 use super::event::{Event, Flags, Identity, Kind, View};
 use super::flow::{Boundary, Flow, Measure};
+use super::footprint;
 use super::ids::SpanId;
 use super::result::{PathStep, Skew, Transition};
 use super::skew::{Edge, Misplaced, align};
@@ -139,6 +140,14 @@ pub enum MissingParent {
 }
 
 impl Outline {
+    /// What it takes in memory beside itself, in bytes.
+    pub fn bytes(&self) -> usize {
+        footprint::array::<Node>(self.nodes.capacity())
+            + self.index.as_ref().map_or(0, |index| footprint::table::<Identity, usize>(index.capacity()))
+            + footprint::array::<Arc<str>>(self.stages.capacity())
+            + footprint::array::<Handover>(self.handovers.capacity())
+    }
+
     /// How many distinct stages one instance may have beside [`Self::FURTHER_STAGES`].
     pub const MAX_STAGES: usize = 256;
     /// The stage that stands for all that found no room.
@@ -802,6 +811,7 @@ mod tests {
             matched_before: Box::default(),
             views: Box::default(),
             push: None,
+            held: Default::default(),
         };
         let (span, parent, flags) = (SpanId(span), SpanId::NONE, Flags::default());
         let event = Event { end: time(2), start: time(1), span, parent, kind, flags, facts: Arc::new(facts) };

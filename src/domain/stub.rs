@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::completion::{self, Clocks};
 use super::event::{Event, Flags, Kind};
 use super::flow::{Flow, Keys, Measure, OnIncomplete, Origin};
+use super::footprint;
 use super::ids::{Key, SpanId};
 use super::instance::{Recorded, Rules};
 use super::outline::{Family, Handover, NamedPath, Outline, Progress};
@@ -123,6 +124,14 @@ impl Stub {
         stub.events = Vec::new();
         stub.coarsened += stub.summary.coarsen();
         stub
+    }
+
+    /// What it takes in memory, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        footprint::array::<Stub>(1)
+            + self.outline.bytes()
+            + self.summary.bytes()
+            + footprint::array::<(u16, Event)>(self.waiting.capacity() + self.events.capacity())
     }
 
     pub(super) fn take(&mut self, flow: &Flow, event: Event, is_linked: bool) {

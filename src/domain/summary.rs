@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use super::critical_path::{Spent, Step, coarse_path};
 use super::event::{Event, Flags, Kind, View};
 use super::flow::{At, Boundary, Flow, Measure};
+use super::footprint;
 use super::intervals::Intervals;
 use super::labels::Candidates;
 use super::outline::Outline;
@@ -95,6 +96,14 @@ pub struct StageSummary {
 }
 
 impl Summary {
+    /// What it takes in memory beside itself, in bytes.
+    pub fn bytes(&self) -> usize {
+        footprint::array::<StageSummary>(self.stages.capacity())
+            + self.stages.iter().map(|stage| stage.intervals.bytes()).sum::<usize>()
+            + self.labels.bytes()
+            + self.labels.text_bytes()
+    }
+
     /// How many intervals a stub keeps for each stage.
     pub const STUB_INTERVALS: usize = 8;
 

@@ -9,6 +9,7 @@ use dashmap::DashMap;
 
 use super::condition::{Condition, Path, PathTable, Slot, Slots, Value, ValueExpression, text_of};
 use crate::domain::event::{Facts, Matches, View};
+use crate::domain::footprint::Held;
 use crate::domain::ids::FlowId;
 
 /// What is read of each span, and what follows from it.
@@ -249,6 +250,12 @@ impl SpanRules {
         self.cache.get(fingerprint).map(|known| known.clone())
     }
 
+    /// Forgets what was said of the spans that have been seen: it is found out again.
+    pub fn forget_seen(&self) {
+        self.cache.clear();
+        self.cache.shrink_to_fit();
+    }
+
     /// What all rules say about a span with these values; a `fingerprint` must tell any two of them apart, and without one it
     /// is not remembered.
     pub fn learn(
@@ -298,8 +305,9 @@ impl SpanRules {
             matched_before: before.collect(),
             views: views.into(),
             push: None,
+            held: Held::default(),
         };
-        (Arc::new(facts), ignored)
+        (facts.shared(), ignored)
     }
 
     /// What a span matches by the config of a generation; `holding` are the flows whose `match` holds.

@@ -18,6 +18,7 @@ use super::spelling::closest;
 use crate::domain::catalog::{CannotCreate, Catalog};
 use crate::domain::event::{Event, Facts, Flags, Incoming, Kind, Matches, PushFacts, View};
 use crate::domain::flow::{Flow, Keys, Labels, Origin};
+use crate::domain::footprint::Held;
 use crate::domain::ids::{Key, SpanId, TraceId};
 use crate::domain::labels::Label;
 use crate::domain::names::{check_label_name, check_metric_name};
@@ -146,6 +147,7 @@ pub fn map_push(
             life_span,
             time_to_live,
         })),
+        held: Held::default(),
     };
     let event = Event {
         end: created,
@@ -154,7 +156,7 @@ pub fn map_push(
         parent: SpanId::NONE,
         kind: Kind::Push,
         flags,
-        facts: Arc::new(facts),
+        facts: facts.shared(),
     };
     Ok(MappedPush { incoming: Incoming::new(key(&flow, id), event), warnings, truncated })
 }

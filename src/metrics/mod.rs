@@ -18,9 +18,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{error, info, warn};
 
-use crate::aggregator::{Effects, Population};
+use crate::aggregator::{Effects, Population, Pressure};
 use crate::domain::catalog::Catalog;
 use crate::domain::flow::{Flow, Origin};
 use crate::domain::ids::FlowId;
@@ -301,6 +301,29 @@ impl Metrics {
         }
     }
 
+    /// Says what is done from now on about how much is kept.
+    fn felt(&self, pressure: Pressure) {
+        let degraded = match pressure {
+            Pressure::None => {
+                info!("there is room again for what requests bring");
+                0.0
+            }
+            Pressure::Refusing => {
+                warn!(
+                    "requests are refused until instances have ended: see limits.memory_bytes and limits.instances"
+                );
+                1.0
+            }
+            Pressure::Evicting => {
+                error!(
+                    "instances are evicted for want of room: see limits.memory_bytes and limits.instances"
+                );
+                2.0
+            }
+        };
+        self.own.instances.degraded.set(degraded);
+    }
+
     /// Takes in what a request or a sweep did: the only caller of `Metrics::observe`.
     pub fn record(&self, effects: &Effects, now: Now, catalog: &Catalog) {
         let own = &self.own;
@@ -318,6 +341,9 @@ impl Metrics {
         own.events.unmatched.inc_by(effects.unmatched);
         own.events.after_folding.inc_by(effects.after_folding);
         own.instances.tombstones_evicted.inc_by(effects.tombstones_evicted);
+        if let Some(pressure) = effects.pressure {
+            self.felt(pressure);
+        }
         for late in &effects.late {
             let flow = catalog.flow(late.flow);
             own.events.late.with_label_values(&[&*flow.name, self.late_stage(&flow, &late.stage)]).inc();
@@ -574,6 +600,8 @@ impl Metrics {
             .set(i64::try_from(population.stubs).unwrap_or(i64::MAX));
         own.events.open.set(population.events as f64);
         own.instances.tombstones.set(population.tombstones as f64);
+        own.instances.memory.set(population.memory_bytes as f64);
+        own.instances.memory_limit.set(population.memory_limit_bytes as f64);
         let mut demand: HashMap<&str, (u64, u64)> = HashMap::new();
         for (family, refused, wanted) in flows.iter().flat_map(|metrics| metrics.demand()) {
             let sums = demand.entry(family).or_default();

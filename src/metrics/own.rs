@@ -48,6 +48,9 @@ pub(super) struct InstanceMetrics {
     pub(super) unmatched: IntCounter,
     pub(super) open: IntGaugeVec,
     pub(super) tombstones: Gauge,
+    pub(super) memory: Gauge,
+    pub(super) memory_limit: Gauge,
+    pub(super) degraded: Gauge,
     pub(super) tombstones_evicted: IntCounter,
     pub(super) orphan_roots: IntCounterVec,
     pub(super) unanswered_producers: IntCounterVec,
@@ -180,6 +183,12 @@ impl InstanceMetrics {
             unmatched: make.counter("instances_unmatched_total", "Traces closed that no flow wanted."),
             open: make.gauges("open_instances", "Open instances by how they are kept.", &["tier"]),
             tombstones: make.gauge("tombstones", "Closed instances that are still remembered in detail."),
+            memory: make.gauge("memory_bytes", "Bytes of all that is kept of open and closed instances."),
+            memory_limit: make.gauge("memory_limit_bytes", "How many bytes may be kept of them."),
+            degraded: make.gauge(
+                "degraded",
+                "What is done for want of room: 0 nothing, 1 requests are refused, 2 instances are evicted as well.",
+            ),
             tombstones_evicted: make
                 .counter("tombstones_evicted_total", "Tombstones that made room before they expired."),
             orphan_roots: make.counters(

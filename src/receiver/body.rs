@@ -133,11 +133,16 @@ async fn collect(
     match collected {
         Ok(collected) => Ok((collected, reserved)),
         Err(refusal) => {
-            // Ends by itself, soon.
-            tokio::spawn(tokio::time::timeout(DRAIN_TIME, drain(body)));
+            drain_later(body);
             Err(refusal)
         }
     }
+}
+
+/// Reads what is refused, for some time, while its client is told so.
+pub(super) fn drain_later(body: Body) {
+    // Ends by itself, soon.
+    tokio::spawn(tokio::time::timeout(DRAIN_TIME, drain(body)));
 }
 
 /// Reads what is refused already: a client that is still sending when its connection is closed sees a broken pipe

@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::response::Response;
 use http::header::{ACCEPT_ENCODING, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
@@ -47,6 +48,19 @@ struct Receiver {
 }
 
 impl Receiver {
+    /// Reads the body of a request in one way or another, if there is room for what it may bring.
+    async fn read<F: Future<Output = Result<Content, Refusal>>>(
+        &self,
+        body: Body,
+        read: impl FnOnce(Body) -> F,
+    ) -> Result<Content, Refusal> {
+        if self.pipeline.has_room() {
+            return read(body).await;
+        }
+        body::drain_later(body);
+        Err(Refusal::Overloaded)
+    }
+
     /// Counts the answer to a request.
     fn answered(&self, transport: Transport, code: &str) {
         self.pipeline.metrics().answered(transport, code);

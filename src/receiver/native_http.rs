@@ -69,7 +69,8 @@ impl Receiver {
     async fn push(&self, request: Request) -> Result<Value, Refusal> {
         let (parts, content) = request.into_parts();
         check_content_type(&parts.headers)?;
-        let content = body::read(&parts.headers, content, &self.limits).await?;
+        let read = |content| body::read(&parts.headers, content, &self.limits);
+        let content = self.read(content, read).await?;
         let pipeline = Arc::clone(&self.pipeline);
         let is_large = content.is_large();
         let accept = move || {

@@ -54,7 +54,9 @@ impl Receiver {
     async fn export_message(&self, request: Request) -> Result<MappedSpans, Status> {
         let (parts, content) = request.into_parts();
         let export = async {
-            let content = body::read_message(encoding(&parts.headers)?, content, &self.limits).await?;
+            let encoding = encoding(&parts.headers)?;
+            let read = |content| body::read_message(encoding, content, &self.limits);
+            let content = self.read(content, read).await?;
             accept_traces(&self.pipeline, Transport::Grpc, content).await
         };
         export.await.map_err(|refusal| {

@@ -125,7 +125,8 @@ async fn export(State(receiver): State<Receiver>, request: Request) -> Response 
 impl Receiver {
     async fn export(&self, format: Format, request: Request) -> Result<MappedSpans, Refusal> {
         let (parts, content) = request.into_parts();
-        let content = body::read(&parts.headers, content, &self.limits).await?;
+        let read = |content| body::read(&parts.headers, content, &self.limits);
+        let content = self.read(content, read).await?;
         accept_traces(&self.pipeline, format.transport(), content).await
     }
 

@@ -210,6 +210,11 @@ impl Server {
         &self.started
     }
 
+    /// Of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The address that a start-up line names for a setting.
     pub(crate) fn address_of(&self, setting: &str) -> Option<SocketAddr> {
         let line = self.started.iter().find(|line| line.split_whitespace().next() == Some(setting))?;

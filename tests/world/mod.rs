@@ -12,7 +12,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use latency_aggregator::aggregator::{Aggregator, Effects, Late, Limits};
+use latency_aggregator::aggregator::{Aggregator, Budget, Effects, Late, Limits};
 use latency_aggregator::domain::catalog::{self, Catalog};
 use latency_aggregator::domain::event::{Flags, Incoming};
 use latency_aggregator::domain::result::{Closed, Finished, Latency};
@@ -73,17 +73,22 @@ impl World {
     }
 
     pub fn new(flows: &str, ignore: &[&str], caps: Caps) -> Self {
+        Self::of(flows, ignore, caps, true)
+    }
+
+    /// `trace_flow`: whether the built-in flow takes what no other takes.
+    pub fn of(flows: &str, ignore: &[&str], caps: Caps, trace_flow: bool) -> Self {
         let configs: Vec<FlowConfig> =
             if flows.is_empty() { Vec::new() } else { serde_saphyr::from_str(flows).unwrap() };
         let defaults = Defaults::default();
         let ignore: Vec<String> = ignore.iter().map(|condition| condition.to_string()).collect();
-        let compiled = compile(&configs, &defaults, &ignore, true).unwrap();
+        let compiled = compile(&configs, &defaults, &ignore, trace_flow).unwrap();
         let limits = catalog::Limits { pushed_flows: 10, events_per_instance: caps.events_per_instance };
         World {
             catalog: Catalog::new(compiled.flows, defaults.timers(), compiled.rules.may_match(), limits),
             rules: compiled.rules,
             aggregator: Aggregator::new(Limits {
-                instances: caps.instances,
+                budget: Budget { bytes: u64::MAX, instances: caps.instances as u64 },
                 tombstones: caps.tombstones,
                 remembered: 100_000,
                 traces_per_instance: caps.traces_per_instance,

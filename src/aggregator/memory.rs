@@ -1,0 +1,217 @@
+//! What everything that is kept takes in memory, and what is ended early to make room.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::budget::{Pressure, Used};
+use super::calendar::Calendar;
+use super::{Aggregator, Effects, Slot, lock};
+use crate::domain::footprint;
+use crate::domain::ids::Key;
+use crate::domain::instance::{Instance, Rules, may_fold};
+use crate::domain::result::Reason;
+use crate::domain::time::Arrival;
+use crate::domain::tombstone::Tombstone;
+
+/// How much an instance is worth, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// No flow has taken it yet.
+    Unmatched,
+    /// It only waits for something that may never come.
+    Held,
+    /// Something came to it a short while ago.
+    Fresh,
+}
+
+impl Worth {
+    fn of(instance: &Instance, now: Arrival, rules: &impl Rules) -> Self {
+        match () {
+            () if instance.flow().id == rules.unmatched().id => Worth::Unmatched,
+            () if instance.is_held(now) => Worth::Held,
+            () => Worth::Fresh,
+        }
+    }
+}
+
+/// How many instances are chosen at once: a list of more would take much of the memory that is short.
+const MOST_VICTIMS: u64 = 1 << 18;
+
+/// Instances of one worth that are about as heavy: the power of two that their weight has.
+type Class = (Worth, std::cmp::Reverse<u32>);
+
+impl Aggregator {
+    /// What is kept: of open instances and tombstones at this moment, of everything else when it was reckoned last.
+    pub(super) fn used(&self) -> Used {
+        let tombstones = self.tombstones.load(Relaxed) * footprint::array::<Tombstone>(1) as u64;
+        // What one thread has added may be taken away by another before the first has said so.
+        let open = self.bytes.load(Relaxed).max(0).cast_unsigned();
+        let tables = self.tables.load(Relaxed) + self.others.load(Relaxed);
+        let bytes = open + tombstones + tables + footprint::held();
+        Used { bytes, instances: self.open.load(Relaxed) }
+    }
+
+    /// Bytes of all that is kept.
+    pub(super) fn memory(&self) -> u64 {
+        self.used().bytes
+    }
+
+    /// What is done about how much is kept.
+    pub fn pressure(&self) -> Pressure {
+        lock(&self.pressure).0
+    }
+
+    /// Whether requests are to be sent again later. What is refused may be lost.
+    pub fn refuses(&self, now: Arrival) -> bool {
+        let refuses = self.refuses.load(Relaxed);
+        if refuses {
+            self.loss.fetch_max(now.nanoseconds(), Relaxed);
+        }
+        refuses
+    }
+
+    /// Decides anew what is done about how much is kept; returns it if it is news.
+    pub(super) fn feel_pressure(&self, now: Arrival) -> Option<Pressure> {
+        let used = self.used();
+        let mut pressure = lock(&self.pressure);
+        let (current, since) = *pressure;
+        let next = self.limits.budget.next(current, since, used, now);
+        if next == current {
+            return None;
+        }
+        *pressure = (next, now);
+        self.refuses.store(next > Pressure::None, Relaxed);
+        Some(next)
+    }
+
+    /// Reckons anew what the tables take in which everything is found; `others` is what is kept of instances elsewhere.
+    pub fn reckon_tables(&self, others: u64) {
+        self.others.store(others, Relaxed);
+        self.reckon_own_tables();
+    }
+
+    fn reckon_own_tables(&self) {
+        let timers: usize = self.timers.iter().map(|timers| lock(timers).bytes()).sum();
+        let slots = footprint::table::<Key, Slot>(self.slots.capacity());
+        let tables = timers + slots + lock(&self.claims).bytes();
+        self.tables.store(tables as u64, Relaxed);
+    }
+
+    /// Ends what costs most for least, or folds it where that frees most of it, at most `limit` instances at a time.
+    /// Returns what happened and whether more has to go.
+    pub fn make_room(&self, now: Arrival, limit: usize, rules: &impl Rules) -> (Effects, bool) {
+        let mut effects = Effects::default();
+        let mut victims = lock(&self.victims);
+        if self.pressure() != Pressure::Evicting {
+            victims.clear();
+            return (effects, false);
+        }
+        if victims.is_empty() {
+            *victims = self.choose_victims(now, rules);
+        }
+        let rest = victims.len().saturating_sub(limit);
+        let mut chosen = victims.split_off(rest);
+        drop(victims);
+        self.loss.fetch_max(now.nanoseconds(), Relaxed);
+        let is_any = !chosen.is_empty();
+        chosen.retain(|key| !self.fold_instead(key, rules, &mut effects));
+        self.end_early(chosen, Reason::Capacity, now, rules, &mut effects);
+        self.weighed(&effects);
+        if rest == 0 {
+            self.tidy_tables();
+        }
+        effects.pressure = self.feel_pressure(now);
+        (effects, is_any && self.pressure() == Pressure::Evicting)
+    }
+
+    /// Gives back what the tables keep for instances that were ended early: entries that would find nothing to do when
+    /// their time comes, and room.
+    fn tidy_tables(&self) {
+        for timers in &self.timers {
+            let (instances, tombstones) = {
+                let mut timers = lock(timers);
+                (std::mem::take(&mut timers.instances), std::mem::take(&mut timers.tombstones))
+            };
+            // Under no lock of the timers, for those are taken after that of a slot.
+            let is_open = |key: &Key| matches!(self.slots.get(key).as_deref(), Some(Slot::Open(_)));
+            let is_closed = |key: &Key| matches!(self.slots.get(key).as_deref(), Some(Slot::Closed(_)));
+            let mut kept = (Calendar::default(), Calendar::default());
+            kept.0.absorb(instances, is_open);
+            kept.1.absorb(tombstones, is_closed);
+            let mut timers = lock(timers);
+            timers.instances.absorb(kept.0, |_| true);
+            timers.tombstones.absorb(kept.1, |_| true);
+        }
+        self.slots.shrink_to_fit();
+        self.reckon_own_tables();
+    }
+
+    /// As many of the open instances as have to go, those that are to go first at the end.
+    fn choose_victims(&self, now: Arrival, rules: &impl Rules) -> Vec<Key> {
+        let excess = self.limits.budget.excess(self.used());
+        let is_enough = |freed: Used| freed.bytes >= excess.bytes && freed.instances >= excess.instances;
+        let mut classes: BTreeMap<Class, Used> = BTreeMap::new();
+        self.for_each_open(|_, instance| {
+            classes.entry(class_of(instance, now, rules)).or_default().add(freed_with(instance));
+        });
+        // All of the classes before the last one go, and of that as many as are needed.
+        let (mut freed, mut last) = (Used::default(), None);
+        for (class, in_it) in classes {
+            last = Some(class);
+            let with_it =
+                Used { bytes: freed.bytes + in_it.bytes, instances: freed.instances + in_it.instances };
+            if is_enough(with_it) || with_it.instances >= MOST_VICTIMS {
+                break;
+            }
+            freed = with_it;
+        }
+        let mut victims: Vec<(Class, Key)> = Vec::new();
+        self.for_each_open(|key, instance| {
+            let class = class_of(instance, now, rules);
+            let is_needed = Some(class) == last && !is_enough(freed) && freed.instances < MOST_VICTIMS;
+            if is_needed {
+                freed.add(freed_with(instance));
+            }
+            if is_needed || Some(class) < last {
+                victims.push((class, key.clone()));
+            }
+        });
+        victims.sort_unstable_by_key(|(class, _)| std::cmp::Reverse(*class));
+        victims.into_iter().map(|(_, key)| key).collect()
+    }
+
+    fn for_each_open(&self, mut look: impl FnMut(&Key, &Instance)) {
+        for slot in &self.slots {
+            if let Slot::Open(instance) = slot.value() {
+                look(slot.key(), instance);
+            }
+        }
+    }
+
+    /// Folds an instance where that frees most of what it takes; returns whether that was so.
+    fn fold_instead(&self, key: &Key, rules: &impl Rules, effects: &mut Effects) -> bool {
+        let mut slot = self.slots.get_mut(key);
+        let Some(Slot::Open(instance)) = slot.as_deref_mut() else { return false };
+        let folds = may_fold(instance.flow(), rules) && !instance.has_joints() && instance.is_mostly_facts();
+        if folds {
+            instance.fold_as(instance.flow().clone());
+            effects.bytes_change += instance.weigh();
+            self.stubs.fetch_add(1, Relaxed);
+        }
+        folds
+    }
+
+    /// Adds what a batch changed of the weight of open instances.
+    pub(super) fn weighed(&self, effects: &Effects) {
+        self.bytes.fetch_add(effects.bytes_change, Relaxed);
+    }
+}
+
+fn class_of(instance: &Instance, now: Arrival, rules: &impl Rules) -> Class {
+    (Worth::of(instance, now, rules), std::cmp::Reverse(instance.weight().max(1).ilog2()))
+}
+
+/// What ending an instance frees: what it takes itself, and at least what the facts of one event take. A tombstone stays.
+fn freed_with(instance: &Instance) -> u64 {
+    u64::from(instance.weight()).saturating_sub(footprint::array::<Tombstone>(1) as u64)
+}
