@@ -1,5 +1,6 @@
 // A Collector with exactly the components that the files in examples/ use, so that CI
-// can start those files as a user would. The contrib distribution would do as well, but
+// can start those files as a user would, and with an exporter that throws everything away, to
+// compare its receiver with ours. The contrib distribution would do as well, but
 // it takes far longer to build than this program takes to run.
 package main
 
@@ -13,6 +14,7 @@ import (
 	"go.opentelemetry.io/collector/confmap/provider/envprovider"
 	"go.opentelemetry.io/collector/confmap/provider/fileprovider"
 	"go.opentelemetry.io/collector/exporter"
+	"go.opentelemetry.io/collector/exporter/nopexporter"
 	"go.opentelemetry.io/collector/exporter/otlpexporter"
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/processor"
@@ -61,6 +63,7 @@ func components() (otelcol.Factories, error) {
 	factories.Exporters, err = otelcol.MakeFactoryMap[exporter.Factory](
 		otlpexporter.NewFactory(),
 		loadbalancingexporter.NewFactory(),
+		nopexporter.NewFactory(),
 	)
 	return factories, err
 }
