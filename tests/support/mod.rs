@@ -8,6 +8,7 @@
 
 pub(crate) mod exposition;
 pub(crate) mod otlp;
+pub(crate) mod target;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -312,6 +313,15 @@ impl Server {
     /// Scrapes until every instance that was opened is closed, which leaves nothing to wait for.
     pub(crate) fn until_settled(&self) -> Page {
         self.until("no instance is open", |page| page.sum("latency_aggregator_open_instances", &[]) == 0.0)
+    }
+
+    /// The most memory that the process has had at once.
+    pub(crate) fn peak_memory_bytes(&self) -> usize {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).expect("the process runs, on Linux");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
+        let kibibytes = peak.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of kB");
+        kibibytes * 1024
     }
 
     /// Asks the process to end.

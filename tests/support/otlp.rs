@@ -17,11 +17,37 @@ use prost::Message;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
-use super::{PATIENCE, Reply, Server};
+use super::{PATIENCE, Reply, Server, client, send};
 
 pub(crate) const PROTOBUF: &str = "application/x-protobuf";
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// What takes OTLP over gRPC and over HTTP: a server of ours, or another one.
+pub(crate) trait OtlpServer {
+    fn otlp_grpc(&self) -> SocketAddr;
+    fn otlp_http(&self) -> SocketAddr;
+
+    /// Posts to the address of OTLP over HTTP.
+    fn post_otlp(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Reply {
+        let url = format!("http://{}{path}", self.otlp_http());
+        send(&client(), "POST", &url, headers, body.into())
+    }
+}
+
+impl OtlpServer for Server {
+    fn otlp_grpc(&self) -> SocketAddr {
+        Server::otlp_grpc(self)
+    }
+
+    fn otlp_http(&self) -> SocketAddr {
+        Server::otlp_http(self)
+    }
+
+    fn post_otlp(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Reply {
+        Server::post_otlp(self, path, headers, body)
+    }
+}
 
 /// The three ways in that OTLP has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +70,15 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
+    /// A partial success in which nothing is set means the same as none (trace_service.proto).
+    fn success(rejected: i64, message: String) -> Answer {
+        if rejected == 0 && message.is_empty() {
+            Answer::Accepted
+        } else {
+            Answer::Partial { rejected, message }
+        }
+    }
+
     #[track_caller]
     pub(crate) fn rejected(&self) -> i64 {
         match self {
@@ -55,7 +90,7 @@ impl Answer {
 }
 
 /// Sends a request by one of the ways, uncompressed.
-pub(crate) fn export(server: &Server, way: Way, request: &ExportTraceServiceRequest) -> Answer {
+pub(crate) fn export(server: &impl OtlpServer, way: Way, request: &ExportTraceServiceRequest) -> Answer {
     match way {
         Way::Grpc => {
             let sent = on_runtime(async {
@@ -81,17 +116,13 @@ pub(crate) fn export(server: &Server, way: Way, request: &ExportTraceServiceRequ
     }
 }
 
-pub(crate) fn post_json(server: &Server, body: impl Into<Vec<u8>>) -> Reply {
+pub(crate) fn post_json(server: &impl OtlpServer, body: impl Into<Vec<u8>>) -> Reply {
     server.post_otlp("/v1/traces", &[("content-type", JSON)], body)
 }
 
 fn answer(response: &ExportTraceServiceResponse) -> Answer {
-    match &response.partial_success {
-        None => Answer::Accepted,
-        Some(partial) => {
-            Answer::Partial { rejected: partial.rejected_spans, message: partial.error_message.clone() }
-        }
-    }
+    let partial = response.partial_success.clone().unwrap_or_default();
+    Answer::success(partial.rejected_spans, partial.error_message)
 }
 
 pub(crate) fn protobuf_answer(reply: &Reply) -> Answer {
@@ -111,13 +142,10 @@ pub(crate) fn json_answer(reply: &Reply) -> Answer {
         return Answer::Refused { code: i32::from(reply.status), message: text(&body["message"]) };
     }
     let partial = &body["partialSuccess"];
-    if partial.is_null() {
-        return Answer::Accepted;
-    }
     // proto3 JSON writes 64-bit numbers as text.
     let rejected = &partial["rejectedSpans"];
     let rejected = rejected.as_i64().or_else(|| rejected.as_str().and_then(|text| text.parse().ok()));
-    Answer::Partial { rejected: rejected.unwrap_or(0), message: text(&partial["errorMessage"]) }
+    Answer::success(rejected.unwrap_or(0), text(&partial["errorMessage"]))
 }
 
 /// Runs something asynchronous to its end.
@@ -133,7 +161,7 @@ pub(crate) async fn grpc_client(address: SocketAddr) -> TraceServiceClient<Chann
 
 /// Exports over gRPC with compression.
 pub(crate) fn export_compressed(
-    server: &Server,
+    server: &impl OtlpServer,
     encoding: CompressionEncoding,
     request: ExportTraceServiceRequest,
 ) -> Result<Answer, tonic::Status> {
