@@ -92,6 +92,20 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def connect(port, timeout=10.0, receive_bytes=None):
+    """A TCP connection to a port here; `receive_bytes` makes its receive buffer so small."""
+    connection = socket.socket()
+    if receive_bytes is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    connection.settimeout(timeout)
+    try:
+        connection.connect(("127.0.0.1", port))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
 class Process:
     """A program in a directory of its own, with its output in a file there."""
 
@@ -128,8 +142,15 @@ class Process:
     def exit_code(self):
         return self._popen.poll()
 
+    @property
+    def process_id(self):
+        return self._popen.pid
+
     def terminate(self):
-        self._popen.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number):
+        self._popen.send_signal(number)
 
     def wait(self, timeout):
         try:
@@ -282,6 +303,17 @@ class Scrape:
             "late_events_total",
         ]
         return self.received() - sum(self.total(f"latency_aggregator_{place}") for place in places)
+
+    def unaccounted_instances(self):
+        """Opened instances that are in none of the places where an instance can be; must be 0."""
+        places = [
+            "open_instances",
+            "instances_closed_total",
+            "instances_merged_total",
+            "instances_unmatched_total",
+        ]
+        opened = self.total("latency_aggregator_instances_opened_total")
+        return opened - sum(self.total(f"latency_aggregator_{place}") for place in places)
 
 
 @contextmanager
