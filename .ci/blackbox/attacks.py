@@ -1,0 +1,95 @@
+"""What the checks of attacks share: what an attack costs the server, and who else feels it.
+
+Bounds are generous, for the machine may be busy; what a removed defence costs is far beyond them.
+"""
+
+import functools
+import json
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from lib import Process, eventually, expect, expect_equal, run, tool
+from procfs import Usage
+
+# What all attacks but those that say otherwise may cost.
+RSS_MIB = 64
+CPU_SECONDS = 4
+HEALTHY_P99_MS = 1000
+
+
+@functools.cache
+def settings():
+    """The settings that this binary has, as its help names them."""
+    code, text = run([tool("AGGREGATOR_BINARY"), "--help"])
+    expect_equal(code, 0, "exit code of --help")
+    return {
+        word.removeprefix("--") for word in text.split() if word.startswith("--") and "." in word
+    }
+
+
+def lacks(*names):
+    """Whether the binary lacks one of these settings; says so, for the check is left out then."""
+    missing = [name for name in names if name not in settings()]
+    if missing:
+        print(f"     PENDING: this binary has no {', '.join(missing)}")
+    return bool(missing)
+
+
+class Healthy(Process):
+    """The healthy client, which goes on while an attack does."""
+
+    def __init__(self, running):
+        script = Path(__file__).parent / "healthy.py"
+        ports = [running.ports["http"], running.ports["otlp_http"]]
+        super().__init__("healthy", [sys.executable, script, *ports])
+        self._running = running
+        self._before = self._received()
+
+    def __enter__(self):
+        eventually(lambda: self._received() > self._before, True, "a healthy client", alive=self)
+        return self
+
+    def finish(self):
+        """The milliseconds in which 99 of 100 requests were answered; all were accepted."""
+        self.terminate()
+        expect_equal(self.wait(timeout=40), 0, "exit code of the healthy client")
+        report = json.loads(self.output())
+        failures, accepted = report["failures"], report["accepted"]
+        expect(not failures, f"{len(failures)} requests of a healthy client failed: {failures[:3]}")
+        expect(accepted > 0, "no request of a healthy client was accepted")
+        return percentile(report["milliseconds"], 0.99), accepted
+
+    def _received(self):
+        return self._running.scrape().total("latency_aggregator_events_received_total")
+
+
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+@contextmanager
+def withstood(running, what, rss_mib=RSS_MIB, cpu_seconds=CPU_SECONDS, p99_ms=HEALTHY_P99_MS):
+    """Around an attack: fails when it cost the server or a healthy client more than this."""
+    usage = Usage(running.process_id)
+    with Healthy(running) as healthy:
+        usage.forget_peak()
+        memory, processor, began = usage.rss_mib(), usage.cpu_seconds(), time.monotonic()
+        yield
+        expect(running.exit_code() is None, f"{what}: the server exited with {running.exit_code()}")
+        seconds = time.monotonic() - began
+        memory, processor = usage.peak_rss_mib() - memory, usage.cpu_seconds() - processor
+        p99, accepted = healthy.finish()
+    print(
+        f"     {what}: {seconds:.1f} s, RSS {memory:+.0f} MiB (at most {rss_mib}), "
+        f"processor {processor:.2f} s (at most {cpu_seconds:g}), "
+        f"healthy p99 {p99:.1f} ms of {accepted} requests (at most {p99_ms})",
+        flush=True,
+    )
+    expect(memory <= rss_mib, f"{what}: memory grew by {memory:.0f} MiB, at most {rss_mib}")
+    expect(processor <= cpu_seconds, f"{what}: took {processor:.1f} s, at most {cpu_seconds}")
+    expect(p99 <= p99_ms, f"{what}: p99 of a healthy client was {p99:.0f} ms, at most {p99_ms}")
+    scrape = running.settle()
+    expect_equal(scrape.unaccounted(), 0, f"{what}: events that are counted nowhere or twice")
+    expect_equal(scrape.unaccounted_instances(), 0, f"{what}: the same of instances")

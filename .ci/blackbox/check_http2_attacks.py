@@ -1,0 +1,185 @@
+"""HTTP/2 used against the server: floods of frames, headers that grow, readers that do not read."""
+
+import struct
+
+import hpack
+import http2
+from attacks import lacks, withstood
+from lib import aggregator, expect, expect_equal, get
+from procfs import Usage
+
+STREAMS = 128
+HEADER_LIST_BYTES = 16 * 1024
+# Frames are sent so many at a time, so that Python is not the slower side.
+BATCH = 1000
+
+
+def check_rapid_resets_end_the_connection():
+    """CVE-2023-44487: streams that are cancelled as soon as they are opened."""
+    block = http2.export_block()
+    sent = 0
+    with aggregator() as running, withstood(running, "rapid resets"):
+        for _ in range(10):
+            with http2.Connection(running.ports["otlp_grpc"]) as connection:
+                for batch in range(20):
+                    sent += BATCH
+                    if not connection.send(opened_and_cancelled(block, batch)):
+                        break
+                expect_calmed(connection, "20,000 rapid resets")
+        print(f"     at most {sent} streams were sent before the connections ended")
+
+
+def opened_and_cancelled(block, batch):
+    cancel = struct.pack(">I", http2.CANCEL)
+    frames = []
+    for stream in range(batch * BATCH * 2 + 1, (batch + 1) * BATCH * 2, 2):
+        frames.append(http2.frame(http2.HEADERS, http2.END_HEADERS, stream, block))
+        frames.append(http2.frame(http2.RST_STREAM, 0, stream, cancel))
+    return b"".join(frames)
+
+
+def check_endless_continuations_end_the_connection():
+    """CVE-2024-27316: headers that never end, of nothing, and of fields that are not kept."""
+    fields = hpack.Encoder().encode([("x-padding", "x" * 100)] * 100, huffman=False)
+    for what, piece in [("empty", b""), ("full", fields[:10_000])]:
+        with aggregator() as running, withstood(running, f"{what} continuations"):
+            flood_until_it_ends(
+                running,
+                http2.frame(http2.HEADERS, 0, 1, http2.export_block()),
+                http2.frame(http2.CONTINUATION, 0, 1, piece),
+                f"{what} continuations",
+            )
+
+
+def check_a_flood_of_empty_data_ends_the_connection():
+    """Frames without any byte of a body, which no window holds back."""
+    with aggregator() as running, withstood(running, "empty DATA frames"):
+        flood_until_it_ends(
+            running,
+            http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.export_block()),
+            http2.frame(http2.DATA, 0, 1),
+            "empty DATA frames",
+        )
+
+
+def flood_until_it_ends(running, first, repeated, what, batches=1000):
+    """Up to a million frames, on every port."""
+    batch = repeated * max(1, min(BATCH, 1_000_000 // len(repeated)))
+    for name in ["otlp_grpc", "otlp_http", "http"]:
+        with http2.Connection(running.ports[name]) as connection:
+            connection.send(first)
+            for _ in range(batches):
+                if not connection.send(batch):
+                    break
+            expect_calmed(connection, f"{what} at {name}")
+
+
+def expect_calmed(connection, what):
+    """It was told why before it was closed, unless its own frames were in the way."""
+    connection.wait(lambda: connection.ended)
+    expect(connection.ended, f"the connection outlived {what}")
+    told = {None, http2.ENHANCE_YOUR_CALM, http2.PROTOCOL_ERROR, http2.COMPRESSION_ERROR}
+    expect(connection.goaway in told, f"GOAWAY after {what} says {connection.goaway}")
+
+
+def check_floods_of_settings_and_pings_are_answered_in_no_more_memory():
+    """Each wants an answer. Who does not read the answers is not read from any further."""
+    resized = struct.pack(">HIHI", 1, 0, 1, 4096)
+    for what, repeated in [
+        ("SETTINGS", http2.frame(http2.SETTINGS)),
+        ("SETTINGS that resize a table", http2.frame(http2.SETTINGS, payload=resized)),
+        ("PING", http2.frame(http2.PING, payload=bytes(8))),
+    ]:
+        with aggregator() as running, withstood(running, f"{what} floods, read and unread"):
+            for reads in [True, False]:
+                with http2.Connection(
+                    running.ports["otlp_grpc"], reads=reads, timeout=2
+                ) as connection:
+                    for _ in range(200):
+                        if not connection.send(repeated * BATCH):
+                            break
+
+
+def check_headers_are_bounded_when_they_are_unpacked():
+    """An HPACK bomb: one entry of the table, which one byte each repeats."""
+    encoder = hpack.Encoder()
+    first = encoder.encode([("x-bomb", "x" * 4000)], huffman=False)
+    again = encoder.encode([("x-bomb", "x" * 4000)], huffman=False)
+    expect_equal(len(again), 1, "bytes that repeat an entry")
+    block = http2.export_block() + first + again * 14_000
+    with aggregator() as running, withstood(running, "HPACK bombs of 56 MB"):
+        for name in ["otlp_grpc", "otlp_http", "http"]:
+            for _ in range(10):
+                with http2.Connection(running.ports[name]) as connection:
+                    for stream in range(1, 21, 2):
+                        end = http2.END_HEADERS | http2.END_STREAM
+                        connection.send(http2.frame(http2.HEADERS, end, stream, block[:16_000]))
+                    connection.wait(lambda c=connection: c.is_answered(1))
+                    status = connection.statuses.get(1, {}).get(":status")
+                    refused = status == "431" or 1 in connection.resets or connection.ended
+                    expect(refused, f"a header list of 56 MB was answered with {status}")
+
+
+def check_header_lists_beyond_the_limit_are_refused():
+    with aggregator() as running, withstood(running, "header lists beyond 16 KiB"):
+        for bytes_of_value, is_refused in [(8_000, False), (HEADER_LIST_BYTES, True)]:
+            block = http2.header_block("POST", "/v1/traces", ("x-long", "x" * bytes_of_value))
+            reply = http2.request(running.ports["otlp_http"], block, b"\n\0")
+            refused = reply.get(":status", "431") == "431"
+            expect_equal(refused, is_refused, f"refusal of {bytes_of_value} bytes, reply {reply}")
+
+
+def check_no_more_streams_than_allowed_are_open_on_a_connection():
+    """Those beyond are refused, and may come again; those within are not."""
+    block = http2.export_block()
+    with aggregator() as running, withstood(running, "1,000 open streams"):
+        with http2.Connection(running.ports["otlp_grpc"]) as connection:
+            connection.wait(lambda: http2.SETTINGS in connection.frames)
+            streams = range(1, 2001, 2)
+            frames = (http2.frame(http2.HEADERS, http2.END_HEADERS, s, block) for s in streams)
+            connection.send(b"".join(frames))
+            connection.wait(lambda: connection.ended or len(connection.resets) >= 1000 - STREAMS)
+            expect(
+                not connection.resets.keys() & set(streams[:STREAMS]), "an allowed one was refused"
+            )
+            open_streams = len(streams) - len(connection.resets)
+            expect(connection.ended or open_streams <= STREAMS, f"{open_streams} streams are open")
+
+
+def check_pages_for_readers_without_a_window_are_given_up():
+    """Each stream asks for /metrics and gives the server no window to send it in."""
+    if lacks("limits.response_timeout"):
+        return
+    no_window = struct.pack(">HI", 4, 0)
+    end = http2.END_HEADERS | http2.END_STREAM
+    block = http2.header_block("GET", "/metrics")
+    with aggregator(limits={"response_timeout": "2s"}) as running:
+        for number in range(20):
+            push_labels(running, f"wide_{number}")
+        page = len(get(running.metrics_url)[1]) / (1 << 20)
+        before = Usage(running.process_id).rss_mib()
+        with withstood(
+            running, f"pages of {page:.1f} MiB unread", rss_mib=page * 16 + 64, cpu_seconds=16
+        ):
+            connections = []
+            for _ in range(8):
+                connection = http2.Connection(running.ports["http"], settings=no_window)
+                connections.append(connection)
+                for stream in range(1, 201, 2):
+                    connection.send(http2.frame(http2.HEADERS, end, stream, block))
+            for connection in connections:
+                connection.wait(lambda c=connection: c.ended or len(c.resets) + c.refused() >= 100)
+                given_up = connection.ended or len(connection.resets) + connection.refused() >= 100
+                connection.close()
+                expect(given_up, "pages that nobody reads are kept")
+        after = Usage(running.process_id).rss_mib()
+        print(f"     RSS {before:.0f} MiB before, {after:.0f} MiB after")
+
+
+def push_labels(running, name):
+    """Makes the page larger."""
+    pushes = [
+        {"id": str(n), "name": name, "final": True, "label_values": {"l": f"{n}-{'x' * 50}"}}
+        for n in range(300)
+    ]
+    expect_equal(running.push(pushes)[0], 200, "status of the pushes")
