@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib import Process, eventually, expect, expect_equal, run, tool
+from lib import Process, connect, eventually, expect, expect_equal, run, tool
 from procfs import Usage
 
 # What all attacks but those that say otherwise may cost.
@@ -93,3 +93,56 @@ def withstood(running, what, rss_mib=RSS_MIB, cpu_seconds=CPU_SECONDS, p99_ms=HE
     scrape = running.settle()
     expect_equal(scrape.unaccounted(), 0, f"{what}: events that are counted nowhere or twice")
     expect_equal(scrape.unaccounted_instances(), 0, f"{what}: the same of instances")
+
+
+class Crowd:
+    """Many connections to one port, none of which is ever waited for."""
+
+    def __init__(self, port, count, receive_bytes=None):
+        self._sockets = []
+        try:
+            for _ in range(count):
+                self._sockets.append(connect(port, receive_bytes=receive_bytes))
+                self._sockets[-1].setblocking(False)
+        except BaseException:
+            self.close()
+            raise
+        self.ended = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self.close()
+
+    def close(self):
+        for each in self._sockets:
+            each.close()
+        self._sockets = []
+
+    def send(self, data):
+        """To all that are open; what does not fit into a buffer is lost."""
+        self._each(lambda connection: connection.send(data))
+
+    def read(self, most_bytes=1 << 16):
+        """Reads what has come, and notices who was closed; returns how many are open."""
+
+        def read(connection):
+            if not connection.recv(most_bytes):
+                raise ConnectionResetError
+
+        self._each(read)
+        return len(self._sockets)
+
+    def _each(self, action):
+        still_open = []
+        for connection in self._sockets:
+            try:
+                action(connection)
+                still_open.append(connection)
+            except BlockingIOError:
+                still_open.append(connection)
+            except OSError:
+                self.ended += 1
+                connection.close()
+        self._sockets = still_open
