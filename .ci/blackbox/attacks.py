@@ -5,12 +5,15 @@ Bounds are generous, for the machine may be busy; what a removed defence costs i
 
 import functools
 import json
+import resource
+import select
+import socket
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib import Process, connect, eventually, expect, expect_equal, run, tool
+from lib import Process, eventually, expect, expect_equal, run, tool
 from procfs import Usage
 
 # What all attacks but those that say otherwise may cost.
@@ -99,15 +102,18 @@ class Crowd:
     """Many connections to one port, none of which is ever waited for."""
 
     def __init__(self, port, count, receive_bytes=None):
-        self._sockets = []
-        try:
-            for _ in range(count):
-                self._sockets.append(connect(port, receive_bytes=receive_bytes))
-                self._sockets[-1].setblocking(False)
-        except BaseException:
-            self.close()
-            raise
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        self._sockets = [socket.socket() for _ in range(count)]
         self.ended = 0
+        has_room = True
+        for connection in self._sockets:
+            if receive_bytes is not None:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", port))
+            # Room that there is, is had at once; without it they wait in the kernel.
+            has_room = has_room and bool(select.select([], [connection], [], 1)[1])
 
     def __enter__(self):
         return self

@@ -251,7 +251,7 @@ UNACCOUNTED_MIB = 96
 
 
 def check_a_flood_of_traces_stays_within_its_memory():
-    """A million traces whose parents never come; senders are told to wait, and then the oldest go."""
+    """A million traces whose parents never come; senders are told to wait, then some are let go."""
     if lacks("limits.memory_bytes"):
         return
     chosen = random.Random(2)

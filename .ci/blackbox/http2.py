@@ -3,11 +3,11 @@
 Nothing here keeps to the protocol by itself, nor to flow control.
 """
 
+import socket
 import struct
 import threading
 
 import hpack
-from lib import connect
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -49,7 +49,7 @@ class Connection:
     """One connection; a thread reads and counts what comes, unless `reads` is False."""
 
     def __init__(self, port, reads=True, settings=b"", timeout=10.0):
-        self._socket = connect(port, timeout)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout)
         self._arrived = threading.Condition()
         self.frames = {}
         self.statuses = {}

@@ -92,20 +92,6 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def connect(port, timeout=10.0, receive_bytes=None):
-    """A TCP connection to a port here; `receive_bytes` makes its receive buffer so small."""
-    connection = socket.socket()
-    if receive_bytes is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    connection.settimeout(timeout)
-    try:
-        connection.connect(("127.0.0.1", port))
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
 class Process:
     """A program in a directory of its own, with its output in a file there."""
 
@@ -171,11 +157,12 @@ class Process:
 class Aggregator(Process):
     """A running latency-aggregator on ports of its own choice."""
 
-    def __init__(self, config=None, name="aggregator"):
+    def __init__(self, config=None, name="aggregator", environment=None):
         super().__init__(
             name,
             [tool("AGGREGATOR_BINARY"), "--config", "config.yaml"],
             files={"config.yaml": json.dumps({**SHORT_TIMERS, **(config or {})}, indent=2)},
+            environment=environment,
         )
 
     def __enter__(self):

@@ -1,15 +1,17 @@
-"""Hours of a steady load: does memory or the number of open descriptors grow, and is all counted once?
+"""Hours of a steady load: do memory or open descriptors grow, and is everything counted once?
 
     python3 .ci/chaos/soak.py --minutes 60 [--binary target/release/latency-aggregator]
 
-2,000 spans a second over gRPC on one connection, 20 pushes a second on a new connection each, a scraper every 5 s, and
-every 10 s requests that are refused. What the program remembers of closed flows is bounded so low that it is full after
-half a minute: what grows after the warm-up grows for another reason.
+2,000 spans a second over gRPC on one connection, 20 pushes a second on a new connection each, a
+scraper every 5 s, and every 10 s requests that are refused. What the program remembers of closed
+flows is bounded so low that it is full after half a minute: what grows after the warm-up grows for
+another reason.
 """
 
 import argparse
 import re
 import resource
+import socket
 import threading
 import time
 from contextlib import ExitStack
@@ -36,9 +38,9 @@ REFUSED_SECONDS = 10
 # Whole traces, so that each of them ends by its root.
 SPANS_PER_TRACE = 8
 SPANS_PER_REQUEST = 25 * SPANS_PER_TRACE
-# The share of the time, and at least and at most how many seconds, in which memory may still find its size.
+# In which memory may still find its size: a share of the time, at least and at most seconds.
 WARM_UP = (0.25, 90, 900)
-# What an hour may add. Over less than half an hour noise adds more than that, and nothing is concluded.
+# What an hour may add. Over less than half an hour noise adds more, and nothing is concluded.
 MOST_MIB_PER_HOUR = 4
 MOST_DESCRIPTORS_PER_HOUR = 4
 LEAST_MINUTES_TO_CONCLUDE = 30
@@ -137,7 +139,7 @@ def send_what_is_refused(server):
     traces = f"http://{server.otlp_http}/v1/traces"
     expect_equal(post_json(traces, b"[")[0], 400, "an export that is no JSON")
     expect_equal(get(f"http://{server.otlp_http}/nowhere")[0], 404, "a path without anything")
-    with lib.connect(server.ports["http"]) as broken:
+    with socket.create_connection(("127.0.0.1", server.ports["http"])) as broken:
         broken.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
 
 
