@@ -15,7 +15,7 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")).resolve
 
 
 def prepare(binary=None):
-    """Makes `lib` importable and names the binary; starts again with the tools' Python if needed."""
+    """Makes `lib` importable and names the binary; goes on in the tools' Python if need be."""
     python = TARGET / "ci" / "venv" / "bin" / "python"
     if find_spec("prometheus_client") is None:
         if not python.exists() or sys.prefix == str(python.parents[1]):
