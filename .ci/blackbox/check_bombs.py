@@ -5,8 +5,8 @@ import threading
 
 import bombs
 import http2
-from attacks import lacks, withstood
-from lib import aggregator, expect, expect_equal
+from attacks import attacked, lacks, withstood
+from lib import expect, expect_equal
 
 MIB = bombs.MIB
 # What the bombs expand to, far beyond limits.request_bytes, and how often each is sent.
@@ -28,7 +28,7 @@ def check_bombs_in_otlp_over_http_are_refused():
     for content_type in ["application/x-protobuf", "application/json"]:
         for encoding, bomb in all_bombs():
             with (
-                aggregator() as running,
+                attacked() as running,
                 withstood(
                     running, f"{encoding} bombs as {content_type}", rss_mib=OTLP_MIB * COPIES
                 ),
@@ -42,7 +42,7 @@ def check_bombs_in_otlp_over_http_are_refused():
 def check_bombs_in_pushes_are_refused():
     for encoding, bomb in all_bombs():
         with (
-            aggregator() as running,
+            attacked() as running,
             withstood(
                 running,
                 f"{encoding} bombs as pushes",
@@ -58,7 +58,7 @@ def check_bombs_in_otlp_over_grpc_are_refused():
     for encoding in ["gzip", "zstd"]:
         bomb = bombs.COMPRESSED[encoding](BOMB_BYTES)
         with (
-            aggregator() as running,
+            attacked() as running,
             withstood(running, f"{encoding} bombs over gRPC", rss_mib=OTLP_MIB * COPIES),
         ):
             for _ in range(TIMES):
@@ -71,7 +71,7 @@ def check_bombs_in_otlp_over_grpc_are_refused():
 def check_a_bomb_within_a_bomb_is_not_opened():
     """Only the outer compression is undone; what then is left is neither protobuf nor JSON."""
     inner = bombs.gzip(BOMB_BYTES)
-    with aggregator() as running, withstood(running, "a bomb within a bomb", cpu_seconds=2):
+    with attacked() as running, withstood(running, "a bomb within a bomb", cpu_seconds=2):
         for encoding in bombs.COMPRESSED:
             body = bombs.compressed(encoding, inner)
             for port, path in [("otlp_http", "/v1/traces"), ("http", "/")]:
@@ -95,7 +95,7 @@ def check_floods_of_empty_spans_within_the_limit_hold_up_nobody():
         ("empty resources", "application/json", b'{"resourceSpans":[%s]}' % objects),
     ]:
         body = bombs.compressed("zstd", plain)
-        with aggregator() as running:
+        with attacked() as running:
             send = (running.ports["otlp_http"], "/v1/traces", content_type, "zstd", body)
             expect_not_felt(running, f"{what} as {content_type}", send, OTLP_MIB * COPIES)
 
@@ -104,7 +104,7 @@ def check_floods_of_empty_pushes_within_the_limit_hold_up_nobody():
     for element in [b"{}", b"0", b'""', b"[]"]:
         room = PUSH_MIB * MIB // (len(element) + 1)
         body = bombs.compressed("gzip", b"[%s]" % b",".join([element] * (room - 1)))
-        with aggregator() as running:
+        with attacked() as running:
             send = (running.ports["http"], "/", "application/json", "gzip", body)
             expect_not_felt(running, f"{room} times {element.decode()} as a push", send, 256)
 
@@ -129,7 +129,7 @@ def check_many_bombs_at_once_share_one_budget():
     body = bombs.compressed("gzip", plain)
     statuses = []
     with (
-        aggregator(limits=limits) as running,
+        attacked(limits=limits) as running,
         withstood(
             running, "32 bombs at once within a budget of 64 MiB", rss_mib=160, cpu_seconds=8
         ),
@@ -158,7 +158,7 @@ def check_many_large_bodies_at_once_share_one_budget():
         return
     limits = {"request_bytes": 32 * MIB, "bytes_in_flight": 64 * MIB}
     with (
-        aggregator(limits=limits) as running,
+        attacked(limits=limits) as running,
         withstood(
             running, "32 bodies of 16 MiB within a budget of 64 MiB", rss_mib=160, cpu_seconds=8
         ),

@@ -9,11 +9,11 @@ import time
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 import http2
-from attacks import lacks, withstood
+from attacks import attacked, lacks, withstood
 from check_bombs import post, varint
 from check_formats import scrapecheck
 from check_promtool import expect_clean
-from lib import aggregator, eventually, expect, expect_equal, get
+from lib import eventually, expect, expect_equal, get
 from procfs import Usage
 
 PROTOBUF = "application/x-protobuf"
@@ -47,7 +47,7 @@ def check_deep_nesting_is_no_depth_of_calls():
     attribute = (
         b'{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":%s}]}}]}'
     )
-    with aggregator() as running, withstood(running, "deep nesting", rss_mib=256, cpu_seconds=8):
+    with attacked() as running, withstood(running, "deep nesting", rss_mib=256, cpu_seconds=8):
         for body in [brackets, braces, b'{"id":"1","name":"order","label_values":%s}' % braces]:
             status, reply = post(running.ports["http"], "/", JSON, "identity", body)
             # An array is answered for each of its elements.
@@ -96,7 +96,7 @@ def check_hostile_values_come_out_of_every_format():
         "match": "IsRootSpan()",
         "labels": {"tenant": 'span.attributes["tenant"]'},
     }
-    with aggregator(flows=[flow], metrics={"zero_first": "0s", "histograms": "both"}) as running:
+    with attacked(flows=[flow], metrics={"zero_first": "0s", "histograms": "both"}) as running:
         for number, value in enumerate(HOSTILE_VALUES):
             body = export(number, name=b"GET /" + value, tenant=value)
             status, reply = post(
@@ -143,7 +143,7 @@ INJECTED = f"\n2026-01-01T00:00:00Z ERROR {MARK}\x1b]0;{MARK}\a\x1b[2J\r\n{MARK}
 
 def check_nothing_that_clients_send_is_a_line_of_the_log():
     for log_format in ["human", "json"]:
-        with aggregator(log={"level": "trace", "format": log_format}) as running:
+        with attacked(log={"level": "trace", "format": log_format}) as running:
             send_to_be_logged(running)
             running.settle()
             output = running.output()
@@ -258,7 +258,7 @@ def check_a_flood_of_traces_stays_within_its_memory():
     limits = {"memory_bytes": MEMORY_MIB << 20}
     # Held for so long that nothing but the budget lets go of them.
     defaults = {"quiet_period": "20s", "parent_wait": "20s", "max_age": "25s", "tombstone": "2s"}
-    with aggregator(limits=limits, defaults=defaults) as running:
+    with attacked(limits=limits, defaults=defaults) as running:
         usage = Usage(running.process_id)
         connection = http.client.HTTPConnection("127.0.0.1", running.ports["otlp_http"], timeout=60)
         statuses = []
@@ -314,7 +314,7 @@ def requests_of(ids, parent=b""):
 
 def processor_seconds(requests):
     """Of a fresh server, from the first request until all that they opened is closed."""
-    with aggregator(defaults={"linger": "1s", "quiet_period": "1s"}) as running:
+    with attacked(defaults={"linger": "1s", "quiet_period": "1s"}) as running:
         usage = Usage(running.process_id)
         connection = http.client.HTTPConnection("127.0.0.1", running.ports["otlp_http"], timeout=60)
         before = usage.cpu_seconds()

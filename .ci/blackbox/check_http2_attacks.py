@@ -1,12 +1,13 @@
 """HTTP/2 used against the server: floods of frames, headers that grow, readers that do not read."""
 
 import struct
+import time
+from contextlib import ExitStack, contextmanager
 
 import hpack
 import http2
-from attacks import lacks, withstood
-from lib import aggregator, expect, expect_equal, get
-from procfs import Usage
+from attacks import attacked, lacks, withstood
+from lib import expect, expect_equal, get
 
 STREAMS = 128
 HEADER_LIST_BYTES = 16 * 1024
@@ -20,7 +21,7 @@ def check_rapid_resets_end_the_connection():
     """CVE-2023-44487: streams that are cancelled as soon as they are opened."""
     block = http2.export_block()
     sent = 0
-    with aggregator() as running, withstood(running, "rapid resets"):
+    with attacked() as running, withstood(running, "rapid resets"):
         for _ in range(ROUNDS):
             with http2.Connection(running.ports["otlp_grpc"]) as connection:
                 for batch in range(20):
@@ -44,7 +45,7 @@ def check_endless_continuations_end_the_connection():
     """CVE-2024-27316: headers that never end, of nothing, and of fields that are not kept."""
     fields = hpack.Encoder().encode([("x-padding", "x" * 100)] * 100, huffman=False)
     for what, piece in [("empty", b""), ("full", fields[:10_000])]:
-        with aggregator() as running, withstood(running, f"{what} continuations"):
+        with attacked() as running, withstood(running, f"{what} continuations"):
             flood_until_it_ends(
                 running,
                 http2.frame(http2.HEADERS, 0, 1, http2.export_block()),
@@ -55,7 +56,7 @@ def check_endless_continuations_end_the_connection():
 
 def check_a_flood_of_empty_data_ends_the_connection():
     """Frames without any byte of a body, which no window holds back."""
-    with aggregator() as running, withstood(running, "empty DATA frames"):
+    with attacked() as running, withstood(running, "empty DATA frames"):
         flood_until_it_ends(
             running,
             http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.export_block()),
@@ -96,7 +97,7 @@ def check_floods_of_settings_and_pings_are_answered_in_no_more_memory():
         ("PING", http2.frame(http2.PING, payload=bytes(8))),
     ]:
         with (
-            aggregator() as running,
+            attacked() as running,
             withstood(running, f"floods of {what}, read and unread", cpu_seconds=16),
         ):
             for reads in [True, False]:
@@ -117,7 +118,7 @@ def check_headers_are_bounded_when_they_are_unpacked():
     again = encoder.encode([("x-bomb", "x" * 4000)], huffman=False)
     expect_equal(len(again), 1, "bytes that repeat an entry")
     block = http2.export_block() + first + again * 14_000
-    with aggregator() as running, withstood(running, "HPACK bombs of 56 MB"):
+    with attacked() as running, withstood(running, "HPACK bombs of 56 MB"):
         for name in ["otlp_grpc", "otlp_http", "http"]:
             for _ in range(10):
                 with http2.Connection(running.ports[name]) as connection:
@@ -131,7 +132,7 @@ def check_headers_are_bounded_when_they_are_unpacked():
 
 
 def check_header_lists_beyond_the_limit_are_refused():
-    with aggregator() as running, withstood(running, "header lists beyond 16 KiB"):
+    with attacked() as running, withstood(running, "header lists beyond 16 KiB"):
         for bytes_of_value, is_refused in [(8_000, False), (HEADER_LIST_BYTES, True)]:
             block = http2.header_block("POST", "/v1/traces", ("x-long", "x" * bytes_of_value))
             reply = http2.request(running.ports["otlp_http"], block, b"\n\0")
@@ -142,7 +143,7 @@ def check_header_lists_beyond_the_limit_are_refused():
 def check_no_more_streams_than_allowed_are_open_on_a_connection():
     """Those beyond are refused, and may come again; those within are not."""
     block = http2.export_block()
-    with aggregator() as running, withstood(running, "1,000 open streams"):
+    with attacked() as running, withstood(running, "1,000 open streams"):
         with http2.Connection(running.ports["otlp_grpc"]) as connection:
             connection.wait(lambda: http2.SETTINGS in connection.frames)
             streams = range(1, 2001, 2)
@@ -156,40 +157,69 @@ def check_no_more_streams_than_allowed_are_open_on_a_connection():
             expect(connection.ended or open_streams <= STREAMS, f"{open_streams} streams are open")
 
 
-def check_pages_for_readers_without_a_window_are_given_up():
+READERS = 4
+PAGES_OF_A_READER = 50
+# How many pages there may be in memory for readers, being made and waiting to be read.
+MOST_PAGES = 40
+
+
+def check_pages_that_nobody_reads_are_few():
     """Each stream asks for /metrics and gives the server no window to send it in."""
+    with attacked() as running:
+        page = widened(running)
+        with withstood(
+            running,
+            f"{READERS * PAGES_OF_A_READER} pages of {page:.1f} MiB, unread",
+            rss_mib=page * MOST_PAGES + 32,
+            cpu_seconds=16,
+        ):
+            with ask_without_reading(running):
+                # Those that are refused are answered at once, the others are in the making.
+                time.sleep(2)
+
+
+def check_pages_that_nobody_reads_are_given_up():
     if lacks("limits.response_timeout"):
         return
+    with attacked(limits={"response_timeout": "2s"}) as running:
+        widened(running)
+        with withstood(running, "pages unread until a timeout", rss_mib=2048, cpu_seconds=16):
+            with ask_without_reading(running) as connections:
+                for connection in connections:
+                    connection.wait(lambda c=connection: is_over(c))
+                    expect(is_over(connection), "pages that nobody reads are kept")
+
+
+@contextmanager
+def ask_without_reading(running):
     no_window = struct.pack(">HI", 4, 0)
-    end = http2.END_HEADERS | http2.END_STREAM
     block = http2.header_block("GET", "/metrics")
-    with aggregator(limits={"response_timeout": "2s"}) as running:
-        for number in range(20):
-            push_labels(running, f"wide_{number}")
-        page = len(get(running.metrics_url)[1]) / (1 << 20)
-        before = Usage(running.process_id).rss_mib()
-        with withstood(
-            running, f"pages of {page:.1f} MiB unread", rss_mib=page * 16 + 64, cpu_seconds=16
-        ):
-            connections = []
-            for _ in range(8):
-                connection = http2.Connection(running.ports["http"], settings=no_window)
-                connections.append(connection)
-                for stream in range(1, 201, 2):
-                    connection.send(http2.frame(http2.HEADERS, end, stream, block))
+    ends = http2.END_HEADERS | http2.END_STREAM
+    with ExitStack() as stack:
+        connections = [
+            stack.enter_context(http2.Connection(running.ports["http"], settings=no_window))
+            for _ in range(READERS)
+        ]
+        for number in range(PAGES_OF_A_READER):
             for connection in connections:
-                connection.wait(lambda c=connection: c.ended or len(c.resets) + c.refused() >= 100)
-                given_up = connection.ended or len(connection.resets) + connection.refused() >= 100
-                connection.close()
-                expect(given_up, "pages that nobody reads are kept")
-        after = Usage(running.process_id).rss_mib()
-        print(f"     RSS {before:.0f} MiB before, {after:.0f} MiB after")
+                connection.send(http2.frame(http2.HEADERS, ends, 2 * number + 1, block))
+            # One after the other, so that a bound on pages in the making does not help.
+            time.sleep(0.05)
+        yield connections
 
 
-def push_labels(running, name):
-    """Makes the page larger."""
-    pushes = [
-        {"id": str(n), "name": name, "final": True, "label_values": {"l": f"{n}-{'x' * 50}"}}
-        for n in range(300)
-    ]
-    expect_equal(running.push(pushes)[0], 200, "status of the pushes")
+def is_over(connection):
+    """All requests were refused, or given up."""
+    return connection.ended or len(connection.resets) + connection.refused() >= PAGES_OF_A_READER
+
+
+def widened(running):
+    """Makes the page larger; returns how many MiB it has then."""
+    for flow in range(10):
+        pushes = [
+            {"id": str(n), "name": f"wide_{flow}", "final": True, "label_values": {"l": f"{n:060}"}}
+            for n in range(100)
+        ]
+        expect_equal(running.push(pushes)[0], 200, "status of the pushes")
+    running.settle()
+    return len(get(running.metrics_url)[1]) / (1 << 20)

@@ -3,8 +3,8 @@
 import time
 
 import http2
-from attacks import Crowd, lacks, settings, withstood
-from lib import aggregator, eventually, expect, expect_equal, get
+from attacks import Crowd, attacked, lacks, settings, withstood
+from lib import eventually, expect, expect_equal, get
 from procfs import Usage
 
 CROWD = 100
@@ -114,7 +114,7 @@ def check_readers_of_metrics_that_do_not_read_are_given_up():
 def check_connections_beyond_the_limit_are_closed_and_counted():
     if lacks("limits.connections"):
         return
-    with aggregator(limits={"connections": 50}) as running:
+    with attacked(limits={"connections": 50}) as running:
         for name in PORTS:
             refused = refused_connections(running, name)
             with Crowd(running.ports[name], 200) as crowd:
@@ -140,7 +140,7 @@ def refused_connections(running, name):
 def serving(**seconds):
     """A server with these limits in seconds, as far as it has them."""
     known = {name: f"{value}s" for name, value in seconds.items() if f"limits.{name}" in settings()}
-    return aggregator(limits=known)
+    return attacked(limits=known)
 
 
 def expect_let_go(running, name, begin, drip, seconds):

@@ -68,7 +68,8 @@ def scenario_descriptors(seconds):
     expect(lines < 40 * seconds + 100, f"{lines} lines of log")
     return (
         f"{rounds} times {CONNECTIONS} connections for {most} of {DESCRIPTORS} descriptors; "
-        f"meanwhile {meanwhile} requests, p99 {senders.p99():.0f} ms, {processor:.0%} of a core, {lines} lines of log; "
+        f"meanwhile {meanwhile} requests, p99 {senders.p99():.0f} ms, {processor:.0%} of a core, "
+        f"{lines} lines of log; "
         f"{ledger.flows} flows, 0 lost, 0 counted twice"
     )
 
