@@ -15,6 +15,9 @@ import sys
 import time
 
 PAUSE_SECONDS = 0.01
+# What invites to send the same again, which is done at once, and still counts as waiting.
+RETRYABLE = (429, 503)
+PATIENCE_SECONDS = 60
 FLOW = "healthy_order"
 
 
@@ -47,13 +50,17 @@ def main(push_port, otlp_port):
 
 
 def post(connection, path, body):
-    """1; what is not accepted raises."""
-    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-    reply = connection.getresponse()
-    text = reply.read().decode(errors="replace")
-    if reply.status != 200:
-        raise ValueError(f"{path} answered {reply.status}: {text[:200]}")
-    return 1
+    """1; what is not accepted in the end raises."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        text = reply.read().decode(errors="replace")
+        if reply.status == 200:
+            return 1
+        if reply.status not in RETRYABLE or time.monotonic() > deadline:
+            raise ValueError(f"{path} answered {reply.status}: {text[:200]}")
+        time.sleep(PAUSE_SECONDS)
 
 
 def event(number):
