@@ -17,13 +17,19 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 # Short timers: an instance with all it needs is closed half a second later.
 CONFIG = {
     "defaults": {"quiet_period": "500ms", "linger": "500ms", "max_age": "5m", "parent_wait": "3m"},
-    # Both are found by what a request brings first, and wait for what is missing.
+    # Each is found by what a request brings first, and waits for what is missing.
     "flows": [
         {
             "name": "checkout",
             "match": 'resource.attributes["service.name"] == "gateway"',
             "expect": ["gateway", "shipping"],
             "labels": {"tenant": 'span.attributes["tenant"]'},
+        },
+        {
+            "name": "parcel",
+            "match": 'resource.attributes["service.name"] == "warehouse"',
+            "key": ['span.attributes["parcel"]'],
+            "expect": ["warehouse", "courier"],
         },
         {
             "name": "order",
@@ -60,7 +66,7 @@ class Batch:
 
 
 class Traces:
-    """OTLP: traces of the built-in flow and of `checkout`, in turns."""
+    """OTLP: traces of the built-in flow, of `checkout`, and pairs of them that are one `parcel`."""
 
     def __init__(self, is_split):
         self._is_split = is_split
@@ -72,9 +78,10 @@ class Traces:
         requests = [Export(), Export()]
         for _ in range(FLOWS_OF_A_BATCH):
             number = next(self._numbers)
-            add = self._add_checkout if number % 2 else self._add_trace
+            number, kind = divmod(number, 3)
+            add = [self._add_trace, self._add_checkout, self._add_parcel][kind]
             batch.flows.append(add(number, *requests))
-            batch.events += 3
+        batch.events = sum(request.spans for request in requests)
         if self._is_split:
             batch.requests = [request.encoded() for request in requests]
         else:
@@ -97,10 +104,21 @@ class Traces:
         end = time.time_ns()
         start = end - milliseconds * 1_000_000
         middle = (start + end) // 2
-        first.add(GATEWAY, trace, 1, 0, "POST /orders", SERVER, start, middle, tenant)
-        first.add(GATEWAY, trace, 2, 1, "charge", CLIENT, start + 1, middle - 1, tenant)
-        second.add(SHIPPING, trace, 3, 1, "ship", CONSUMER, middle, end, tenant)
-        return series("checkout", "ok", {"tenant": tenant}), milliseconds
+        labels = {"tenant": tenant}
+        first.add(GATEWAY, trace, 1, 0, "POST /orders", SERVER, start, middle, labels)
+        first.add(GATEWAY, trace, 2, 1, "charge", CLIENT, start + 1, middle - 1, labels)
+        second.add(SHIPPING, trace, 3, 1, "ship", CONSUMER, middle, end, labels)
+        return series("checkout", "ok", labels), milliseconds
+
+    def _add_parcel(self, number, first, second):
+        """Two traces with nothing in common but a value."""
+        key, milliseconds = {"parcel": os.urandom(8).hex()}, 5 + number % 400
+        end = time.time_ns()
+        start = end - milliseconds * 1_000_000
+        middle = (start + end) // 2
+        first.add("warehouse", os.urandom(16), 1, 0, "pack", SERVER, start, middle, key)
+        second.add("courier", os.urandom(16), 1, 0, "deliver", SERVER, middle, end, key)
+        return series("parcel", "ok", {}), milliseconds
 
 
 class Export:
@@ -109,16 +127,20 @@ class Export:
     def __init__(self):
         self._request = ExportTraceServiceRequest()
         self._spans = {}
+        self.spans = 0
 
-    def add(self, service, trace, span, parent, name, kind, start, end, tenant="", is_error=False):
+    def add(
+        self, service, trace, span, parent, name, kind, start, end, attributes=(), is_error=False
+    ):
+        self.spans += 1
         added = self._spans_of(service).add()
         added.trace_id, added.span_id = trace, span.to_bytes(8, "big")
         added.parent_span_id = parent.to_bytes(8, "big") if parent else b""
         added.name, added.kind = name, kind
         added.start_time_unix_nano, added.end_time_unix_nano = start, end
-        if tenant:
+        for key, value in dict(attributes).items():
             attribute = added.attributes.add()
-            attribute.key, attribute.value.string_value = "tenant", tenant
+            attribute.key, attribute.value.string_value = key, value
         if is_error:
             added.status.code = Status.STATUS_CODE_ERROR
 

@@ -125,7 +125,7 @@ def scenario_reloads(seconds):
 
 def changed(base, number):
     """What changes are timers, flows that nothing belongs to, and a version of `checkout`."""
-    checkout, order = base["flows"]
+    checkout, *others = base["flows"]
     extra = [
         {"name": f"extra_{n}", "match": f'span.name == "extra {n}"'} for n in range(number % 7)
     ]
@@ -133,7 +133,7 @@ def changed(base, number):
     return {
         **base,
         "defaults": {**base["defaults"], "quiet_period": linger},
-        "flows": [*extra[:3], {**checkout, "linger": linger}, *extra[3:], order],
+        "flows": [*extra[:3], {**checkout, "linger": linger}, *extra[3:], *others],
     }
 
 
