@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib import Process, aggregator, eventually, expect, expect_equal, run, tool
+from lib import Process, aggregator, eventually, expect, expect_equal, get, run, tool
 from procfs import Usage
 
 # What all attacks but those that say otherwise may cost.
@@ -103,6 +103,25 @@ def withstood(running, what, rss_mib=RSS_MIB, cpu_seconds=CPU_SECONDS, p99_ms=HE
     expect_equal(scrape.unaccounted_instances(), 0, f"{what}: the same of instances")
 
 
+def widened(running):
+    """Makes the page larger; returns how many MiB it has then."""
+    for flow in range(10):
+        pushes = [
+            {"id": str(n), "name": f"wide_{flow}", "final": True, "label_values": {"l": f"{n:060}"}}
+            for n in range(100)
+        ]
+        expect_equal(running.push(pushes)[0], 200, "status of the pushes")
+    running.settle()
+    return len(get(running.metrics_url)[1]) / (1 << 20)
+
+
+def is_writable(connection):
+    """Whether it becomes so within a second."""
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT)
+    return bool(poll.poll(1000))
+
+
 class Crowd:
     """Many connections to one port, none of which is ever waited for."""
 
@@ -118,7 +137,7 @@ class Crowd:
             connection.setblocking(False)
             connection.connect_ex(("127.0.0.1", port))
             # Room that there is, is had at once; without it they wait in the kernel.
-            has_room = has_room and bool(select.select([], [connection], [], 1)[1])
+            has_room = has_room and is_writable(connection)
 
     def __enter__(self):
         return self

@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 import hpack
 import http2
-from attacks import attacked, lacks, withstood
-from lib import expect, expect_equal, get
+from attacks import attacked, lacks, widened, withstood
+from lib import expect, expect_equal
 
 STREAMS = 128
 HEADER_LIST_BYTES = 16 * 1024
@@ -211,15 +211,3 @@ def ask_without_reading(running):
 def is_over(connection):
     """All requests were refused, or given up."""
     return connection.ended or len(connection.resets) + connection.refused() >= PAGES_OF_A_READER
-
-
-def widened(running):
-    """Makes the page larger; returns how many MiB it has then."""
-    for flow in range(10):
-        pushes = [
-            {"id": str(n), "name": f"wide_{flow}", "final": True, "label_values": {"l": f"{n:060}"}}
-            for n in range(100)
-        ]
-        expect_equal(running.push(pushes)[0], 200, "status of the pushes")
-    running.settle()
-    return len(get(running.metrics_url)[1]) / (1 << 20)

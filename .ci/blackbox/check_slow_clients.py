@@ -1,9 +1,10 @@
 """Clients that take their time: they are let go after a while, and meanwhile nobody else waits."""
 
 import time
+from contextlib import ExitStack
 
 import http2
-from attacks import Crowd, attacked, lacks, settings, withstood
+from attacks import Crowd, attacked, lacks, settings, widened, withstood
 from lib import eventually, expect, expect_equal, get
 from procfs import Usage
 
@@ -19,25 +20,19 @@ PORTS = ("http", "otlp_http", "otlp_grpc")
 def check_headers_that_drip_are_not_waited_for():
     """A byte of a header now and then, for as long as the server listens."""
     seconds = TIMEOUT_SECONDS if "limits.header_timeout" in settings() else 10
+    begin = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\n"
     with serving(header_timeout=seconds) as running, withstood(running, "dripping headers"):
-        for name in PORTS:
-            expect_let_go(
-                running,
-                name,
-                begin=b"POST /v1/traces HTTP/1.1\r\nhost: x\r\n",
-                drip=b"x-a: b\r\n",
-                seconds=seconds,
-            )
+        expect_let_go(running, [(name, begin) for name in PORTS], b"x-a: b\r\n", seconds)
 
 
 def check_connections_that_send_nothing_are_not_waited_for():
     if lacks("limits.header_timeout", "limits.idle_timeout"):
         return
     both = {"header_timeout": TIMEOUT_SECONDS, "idle_timeout": TIMEOUT_SECONDS}
-    for begin in [b"", b"P", b"PRI * HTTP/2.0\r\n", b"POST / HT"]:
-        with serving(**both) as running, withstood(running, f"nothing after {begin!r}"):
-            for name in PORTS:
-                expect_let_go(running, name, begin, drip=b"", seconds=TIMEOUT_SECONDS)
+    begins = [b"", b"P", b"PRI * HTTP/2.0\r\n", b"POST / HT"]
+    with serving(**both) as running, withstood(running, "connections that send next to nothing"):
+        shapes = [(name, begin) for name in PORTS for begin in begins]
+        expect_let_go(running, shapes, b"", TIMEOUT_SECONDS)
 
 
 def check_bodies_that_drip_are_not_waited_for():
@@ -47,11 +42,10 @@ def check_bodies_that_drip_are_not_waited_for():
         b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         b"content-length: 100000\r\n\r\n["
     )
+    shapes = [("http", head % b"/"), ("otlp_http", head % b"/v1/traces")]
     both = {"body_timeout": TIMEOUT_SECONDS, "idle_timeout": TIMEOUT_SECONDS}
-    with serving(**both) as running, withstood(running, "dripping bodies"):
-        for name, path in [("http", b"/"), ("otlp_http", b"/v1/traces")]:
-            seconds = TIMEOUT_SECONDS + DRAIN_SECONDS
-            expect_let_go(running, name, head % path, drip=b" ", seconds=seconds)
+    with serving(**both) as running, withstood(running, "dripping bodies", cpu_seconds=8):
+        expect_let_go(running, shapes, b" ", TIMEOUT_SECONDS + DRAIN_SECONDS)
 
 
 def check_bodies_that_drip_over_http2_are_not_waited_for():
@@ -76,7 +70,7 @@ def check_idle_connections_are_closed():
         return
     ask = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
     with serving(idle_timeout=TIMEOUT_SECONDS) as running, withstood(running, "idle connections"):
-        expect_let_go(running, "http", ask, drip=b"", seconds=TIMEOUT_SECONDS)
+        expect_let_go(running, [("http", ask)], b"", TIMEOUT_SECONDS)
         with http2.Connection(running.ports["otlp_grpc"]) as connection:
             timeout = TIMEOUT_SECONDS + LATE_SECONDS
             expect(connection.wait(lambda: connection.ended, timeout), "an idle one is still open")
@@ -101,8 +95,7 @@ def check_readers_of_metrics_that_do_not_read_are_given_up():
     # Some are refused at once, and are idle then.
     both = {"response_timeout": TIMEOUT_SECONDS, "idle_timeout": TIMEOUT_SECONDS}
     with serving(**both) as running:
-        widen_the_page(running)
-        page = len(get(running.metrics_url)[1]) / (1 << 20)
+        page = widened(running)
         what = f"{CROWD} readers that do not read {page:.1f} MiB"
         with withstood(running, what, rss_mib=page * 32 + 32, cpu_seconds=16):
             before = Usage(running.process_id).descriptors()
@@ -149,30 +142,22 @@ def serving(**seconds):
     return attacked(limits=known)
 
 
-def expect_let_go(running, name, begin, drip, seconds):
-    """All of a crowd that begins and drips are closed within the time."""
-    with Crowd(running.ports[name], CROWD) as crowd:
-        if begin:
+def expect_let_go(running, shapes, drip, seconds):
+    """Crowds begin so at these ports, and drip; all of them are closed within the time."""
+    with ExitStack() as stack:
+        crowds = []
+        for name, begin in shapes:
+            crowd = stack.enter_context(Crowd(running.ports[name], CROWD))
             crowd.send(begin)
+            crowds.append((name, begin, crowd))
         deadline = time.monotonic() + seconds + LATE_SECONDS
-        while crowd.read():
+        while still := [each for each in crowds if each[2].read()]:
+            name, begin, crowd = still[0]
             expect(
                 time.monotonic() < deadline,
                 f"{crowd.read()} of {CROWD} connections to {name} that began with {begin[:20]!r} "
                 f"are still open after {seconds + LATE_SECONDS} s",
             )
-            if drip:
+            for _, _, crowd in still:
                 crowd.send(drip)
             time.sleep(0.2)
-
-
-def widen_the_page(running):
-    """Some megabytes of series."""
-    for number in range(20):
-        labels = [{"store": f"{store}-{'x' * 60}"} for store in range(300)]
-        pushes = [
-            {"id": str(store), "name": f"wide_{number}", "final": True, "label_values": each}
-            for store, each in enumerate(labels)
-        ]
-        expect_equal(running.push(pushes)[0], 200, "status of the pushes")
-    running.settle()

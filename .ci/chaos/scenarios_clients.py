@@ -6,7 +6,7 @@ import resource
 import socket
 import time
 
-from attacks import Crowd, settings
+from attacks import Crowd, settings, widened
 from ledger import Ledger, eventually_same
 from lib import Aggregator, eventually, expect, expect_equal, get
 from load import CONFIG, Pushes, Traces
@@ -90,7 +90,6 @@ def occupied(running, usage, deadline):
 READERS = 20
 # How long a reader may take, where that is bounded; and how much later there is room for others.
 RESPONSE_SECONDS, SCRAPE_PATIENCE_SECONDS = 2, 6
-WIDE_SERIES = 800
 
 
 def scenario_stalled_scrapers(seconds):
@@ -99,9 +98,8 @@ def scenario_stalled_scrapers(seconds):
     is_bounded = "limits.response_timeout" in settings()
     limits = {"limits": {"response_timeout": f"{RESPONSE_SECONDS}s"}} if is_bounded else {}
     with Aggregator(CONFIG | limits) as running:
-        widen_the_page(running)
+        page = widened(running)
         usage = Usage(running.process_id)
-        page = len(get(running.metrics_url)[1]) / (1 << 20)
         usage.forget_peak()
         before, slowest = usage.rss_mib(), 0.0
         with (
@@ -137,21 +135,6 @@ def scenario_stalled_scrapers(seconds):
         f"the slowest scrape beside them {slowest * 1000:.0f} ms; {ledger.flows} flows, "
         f"p99 {senders.p99():.0f} ms, 0 lost, 0 counted twice"
     )
-
-
-def widen_the_page(running):
-    for number in range(10):
-        pushes = [
-            {
-                "id": str(n),
-                "name": f"wide_{number}",
-                "final": True,
-                "label_values": {"l": f"{n:060}"},
-            }
-            for n in range(WIDE_SERIES // 10)
-        ]
-        expect_equal(running.push(pushes)[0], 200, "status of the pushes")
-    running.settle()
 
 
 SLOW = 500
