@@ -25,6 +25,8 @@ def main(words):
     if not checks:
         sys.exit(f"no check is named like {' or '.join(words)}")
     signal.signal(signal.SIGALRM, time_is_up)
+    # What was started is ended also then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     started = time.monotonic()
     results = [run_check(name, function) for name, function in checks]
     failed = results.count(False)

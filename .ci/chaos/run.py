@@ -37,6 +37,8 @@ def main(options):
     elif options.minutes:
         seconds = options.minutes * 60 / len(chosen)
     signal.signal(signal.SIGALRM, time_is_up)
+    # What was started is ended also then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     began = time.monotonic()
     results = [run_scenario(name, scenarios[name], seconds) for name in chosen]
     failed = results.count(False)

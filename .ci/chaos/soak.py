@@ -11,7 +11,9 @@ another reason.
 import argparse
 import re
 import resource
+import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -58,6 +60,8 @@ CONFIG = {
 
 
 def main(options):
+    # What was started is ended also then.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     minutes = f"{options.minutes:g}m" if options.minutes >= 1 else f"{options.minutes * 60:.0f}s"
     with ExitStack() as stack:
         server = stack.enter_context(Aggregator(CONFIG))
