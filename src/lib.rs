@@ -18,6 +18,8 @@ pub mod recent;
 
 pub mod web;
 
+pub mod secrets;
+
 pub mod listener;
 
 pub mod config;
