@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::extract::Request;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::access::{self, Access};
 use crate::aggregator::{self, Aggregator};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::domain::catalog::{self, Catalog};
@@ -30,6 +32,7 @@ use crate::web::{self, Status};
 pub struct App {
     pipeline: Arc<Pipeline>,
     reloader: Reloader,
+    access: Access,
     status: Arc<Status>,
     config: Config,
     http: Bound,
@@ -86,7 +89,9 @@ impl App {
     pub async fn bind(loaded: Loaded, source: Source) -> anyhow::Result<Self> {
         let (pipeline, history) = build_pipeline(&loaded)?;
         let pipeline = Arc::new(pipeline);
+        let access = Access::open(&loaded, &pipeline)?;
         let reloader = Reloader::new(Arc::clone(&pipeline), source, &loaded, history);
+        let reloader = reloader.with_secrets(access.secrets());
         let config = loaded.config;
         let listen = config.listen.clone();
         Ok(App {
@@ -97,6 +102,7 @@ impl App {
             status: Arc::default(),
             pipeline,
             reloader,
+            access,
             config,
         })
     }
@@ -119,14 +125,27 @@ impl App {
                 "listen.otlp_grpc" => "OTLP over gRPC",
                 _ => "OTLP over HTTP",
             };
-            writeln!(out, "  {setting:<16} {address:<21} {what}")?;
+            let tls = if self.config.tls.covers(setting) { ", TLS" } else { "" };
+            writeln!(out, "  {setting:<16} {address:<21} {what}{tls}")?;
         }
         let address = self.http.address;
+        let scheme = if self.config.tls.covers("listen.http") { "https" } else { "http" };
+        let token = match self.config.auth.ingest_token_file {
+            Some(_) => "-H 'Authorization: Bearer TOKEN' ",
+            None => "",
+        };
         writeln!(
             out,
-            "Try: curl -H 'Content-Type: application/json' -d \
-             '{{\"id\":\"1\",\"name\":\"order\",\"stage\":\"placed\",\"life_span\":5}}' http://{address}/"
+            "Try: curl {token}-H 'Content-Type: application/json' -d \
+             '{{\"id\":\"1\",\"name\":\"order\",\"stage\":\"placed\",\"life_span\":5}}' {scheme}://{address}/"
         )
+    }
+
+    /// Warns about what is open to everybody.
+    fn warn_of_exposures(&self) {
+        for exposure in access::exposures(&self.config, &self.addresses()) {
+            warn!("{exposure}");
+        }
     }
 
     /// Serves until `stop` resolves, then drains: finishes requests, closes what is open, and waits for a last
@@ -137,35 +156,25 @@ impl App {
         hurry: impl Future<Output = ()>,
         reload: ReloadSignal,
     ) {
-        let App { pipeline, reloader, status, config, http, metrics, otlp_grpc, otlp_http } = self;
+        self.warn_of_exposures();
+        let routes = self.routes();
+        let App { pipeline, reloader, access, status, config, http, metrics, otlp_grpc, otlp_http } = self;
         let grace = config.shutdown.grace;
         status.set_ready(true);
         let (stop_ingest, ingest_stopped) = watch::channel(false);
         let (stop_web, web_stopped) = watch::channel(false);
         let mut ingest = JoinSet::new();
         let mut serving = JoinSet::new();
-        let request_bytes = config.limits.request_bytes;
-        if let Some(bound) = otlp_grpc {
-            let router = otlp_grpc::router(Arc::clone(&pipeline), request_bytes);
-            ingest.spawn(listener::serve(bound, router, ingest_stopped.clone(), grace));
+        for (bound, router) in [(otlp_grpc, routes.otlp_grpc), (otlp_http, routes.otlp_http)] {
+            let Some(bound) = bound else { continue };
+            let tls = access.tls_of(bound.setting);
+            ingest.spawn(listener::serve(bound, router, tls, ingest_stopped.clone(), grace));
         }
-        if let Some(bound) = otlp_http {
-            let listen = &config.listen;
-            let origins = listen.cors_origins.clone();
-            let router =
-                otlp_http::router(Arc::clone(&pipeline), request_bytes, &listen.otlp_http_path, origins);
-            ingest.spawn(listener::serve(bound, router, ingest_stopped.clone(), grace));
+        for (bound, router) in [(Some(http), routes.http), (metrics, routes.metrics)] {
+            let Some(bound) = bound else { continue };
+            let tls = access.tls_of(bound.setting);
+            serving.spawn(listener::serve(bound, router, tls, web_stopped.clone(), LAST_ANSWERS));
         }
-        let push = native_http::router(Arc::clone(&pipeline), config.push.request_bytes);
-        let web = web::router(Arc::clone(&pipeline), Arc::clone(&status), config.metrics.concurrent_scrapes);
-        let shared: Router = match metrics {
-            Some(bound) => {
-                serving.spawn(listener::serve(bound, web.clone(), web_stopped.clone(), LAST_ANSWERS));
-                push.merge(web::health_router(Arc::clone(&status)))
-            }
-            None => push.merge(web),
-        };
-        serving.spawn(listener::serve(http, shared, web_stopped, LAST_ANSWERS));
         let sweep = tokio::spawn(sweep(Arc::clone(&pipeline)));
         let reloads = tokio::spawn(reloader.run(reload, config.reload.interval));
 
@@ -189,6 +198,45 @@ impl App {
             () = drain => info!("shut down"),
             () = hurry => warn!("shut down in a hurry"),
         }
+    }
+}
+
+/// What is served at each address, those that want tokens behind them.
+struct Routes {
+    http: Router,
+    metrics: Router,
+    otlp_grpc: Router,
+    otlp_http: Router,
+}
+
+impl App {
+    fn routes(&self) -> Routes {
+        let App { pipeline, access, status, config, .. } = self;
+        let pipeline = || Arc::clone(pipeline);
+        let health = || web::health_router(Arc::clone(status));
+        let request_bytes = config.limits.request_bytes;
+
+        let otlp_grpc = otlp_grpc::router(pipeline(), request_bytes);
+        let refused = pipeline();
+        let otlp_grpc = access.for_senders(otlp_grpc, move |_| otlp_grpc::unauthenticated(&refused));
+
+        let otlp_http = otlp_http::router(pipeline(), request_bytes, &config.listen.otlp_http_path);
+        let refused = pipeline();
+        let refuse = move |request: &Request| otlp_http::unauthenticated(&refused, request.headers());
+        let otlp_http = access.for_senders(otlp_http, refuse);
+        let otlp_http = otlp_http::for_browsers(otlp_http, config.listen.cors_origins.clone());
+
+        let push = native_http::router(pipeline(), config.push.request_bytes);
+        let refused = pipeline();
+        let push = access.for_senders(push, move |_| native_http::unauthenticated(&refused));
+
+        let web = web::router(pipeline(), Arc::clone(status), config.metrics.concurrent_scrapes);
+        let refused = pipeline();
+        let web = access.for_readers(web, move |_| web::unauthenticated(&refused)).merge(health());
+
+        let is_apart = self.metrics.is_some();
+        let http = push.merge(if is_apart { health() } else { web.clone() });
+        Routes { http, metrics: web, otlp_grpc, otlp_http }
     }
 }
 

@@ -20,9 +20,15 @@ pub mod web;
 
 pub mod secrets;
 
+pub mod tls;
+
+pub mod auth;
+
 pub mod listener;
 
 pub mod config;
+
+pub mod access;
 
 pub mod reload;
 

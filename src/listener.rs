@@ -3,17 +3,21 @@
 //! Knows no routes. Invariant: an accept loop survives every error of `accept`, such as too many open files.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tracing::{debug, warn};
+
+use crate::tls::Tls;
 
 /// An address cannot be listened on.
 #[derive(Debug, Error)]
@@ -70,8 +74,15 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// After an error of `accept`: time for other connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` until `stop` becomes true, then finishes the requests under way for at most `grace`.
-pub async fn serve(bound: Bound, router: Router, mut stop: watch::Receiver<bool>, grace: Duration) {
+/// Serves `router`, over TLS if there is any, until `stop` becomes true, then finishes the requests under way for at most
+/// `grace`.
+pub async fn serve(
+    bound: Bound,
+    router: Router,
+    tls: Option<Arc<Tls>>,
+    mut stop: watch::Receiver<bool>,
+    grace: Duration,
+) {
     let Bound { setting, listener, .. } = bound;
     let graceful = GracefulShutdown::new();
     let builder = builder();
@@ -81,7 +92,7 @@ pub async fn serve(bound: Bound, router: Router, mut stop: watch::Receiver<bool>
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((stream, _)) => connect(stream, &router, &builder, &graceful),
+            Ok((stream, _)) => connect(stream, tls.clone(), &router, &builder, graceful.watcher()),
             Err(error) => {
                 warn!(setting, %error, "cannot accept a connection; going on");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -110,21 +121,38 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
+/// Handshakes are in the task of their connection: one that takes its time holds up no other.
 fn connect(
     stream: TcpStream,
+    tls: Option<Arc<Tls>>,
     router: &Router,
     builder: &Builder<TokioExecutor>,
-    graceful: &GracefulShutdown,
+    watcher: Watcher,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot switch off Nagle's algorithm");
     }
-    let service = TowerToHyperService::new(router.clone());
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    let connection = graceful.watch(connection);
+    let (router, builder) = (router.clone(), builder.clone());
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            debug!(error, "connection ended");
+        match tls {
+            None => converse(stream, router, &builder, watcher).await,
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => converse(stream, router, &builder, watcher).await,
+                Err(error) => debug!(%error, "connection refused"),
+            },
         }
     });
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    builder: &Builder<TokioExecutor>,
+    watcher: Watcher,
+) {
+    let service = TowerToHyperService::new(router);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        debug!(error, "connection ended");
+    }
 }

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::header::{ACCEPT_ENCODING, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use tonic::Code;
 
@@ -45,6 +45,8 @@ pub enum Refusal {
     NotFound(String),
     /// The path does not take this method.
     MethodNotAllowed(String),
+    /// It carries no token of ours.
+    Unauthenticated,
     /// The process ends.
     ShuttingDown,
     /// We failed; the request may be the cause, so it must not come again.
@@ -60,6 +62,7 @@ impl Refusal {
             | Refusal::Unsupported(message)
             | Refusal::NotFound(message)
             | Refusal::MethodNotAllowed(message) => message,
+            Refusal::Unauthenticated => "a valid token is needed, as in `authorization: Bearer TOKEN`",
             Refusal::ShuttingDown => "shutting down; try again",
             Refusal::Internal => "internal error; the log says more",
         }
@@ -73,6 +76,7 @@ impl Refusal {
             Refusal::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::NotFound(_) => StatusCode::NOT_FOUND,
             Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::Unauthenticated => StatusCode::UNAUTHORIZED,
             Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -87,6 +91,7 @@ impl Refusal {
             Refusal::Unsupported(_) | Refusal::NotFound(_) | Refusal::MethodNotAllowed(_) => {
                 Code::Unimplemented
             }
+            Refusal::Unauthenticated => Code::Unauthenticated,
             Refusal::ShuttingDown => Code::Unavailable,
             Refusal::Internal => Code::Internal,
         }
@@ -115,6 +120,9 @@ fn add_remedy(response: &mut Response, refusal: &Refusal) {
     if matches!(refusal, Refusal::Unsupported(_)) {
         let accepted = HeaderValue::from_static(body::ACCEPTED_ENCODINGS);
         response.headers_mut().insert(ACCEPT_ENCODING, accepted);
+    }
+    if matches!(refusal, Refusal::Unauthenticated) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
 }
 
@@ -193,6 +201,7 @@ mod tests {
             Refusal::Unsupported(text()),
             Refusal::NotFound(text()),
             Refusal::MethodNotAllowed(text()),
+            Refusal::Unauthenticated,
             Refusal::ShuttingDown,
             Refusal::Internal,
         ];

@@ -97,6 +97,13 @@ async fn unimplemented(State(receiver): State<Receiver>) -> Response {
     status.into_http::<axum::body::Body>()
 }
 
+/// Answers a call that carries no token of ours.
+pub fn unauthenticated(pipeline: &Pipeline) -> Response {
+    let refusal = Refusal::Unauthenticated;
+    pipeline.metrics().answered(Transport::Grpc, &(refusal.grpc_code() as i32).to_string());
+    status(&refusal).into_http::<axum::body::Body>()
+}
+
 /// One call of the method.
 #[derive(Debug)]
 struct Export {
