@@ -36,8 +36,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let by_grpc = Router::new().route(EXPORT, post(export));
     let by_http = Router::new().route("/v1/traces", post(traces)).route("/", post(push));
     tokio::join!(
-        listener::serve(grpc, by_grpc, stopped.clone(), Duration::ZERO),
-        listener::serve(http, by_http, stopped, Duration::ZERO),
+        listener::serve(grpc, by_grpc, None, stopped.clone(), Duration::ZERO),
+        listener::serve(http, by_http, None, stopped, Duration::ZERO),
     );
     Ok(())
 }

@@ -53,9 +53,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let page = Router::new().route("/metrics", get(page)).with_state(Arc::clone(&server));
     tokio::spawn(look_through(server));
     tokio::join!(
-        listener::serve(grpc, Router::new().fallback_service(service), stopped.clone(), Duration::ZERO),
-        listener::serve(http, by_http, stopped.clone(), Duration::ZERO),
-        listener::serve(metrics, page, stopped, Duration::ZERO),
+        listener::serve(grpc, Router::new().fallback_service(service), None, stopped.clone(), Duration::ZERO),
+        listener::serve(http, by_http, None, stopped.clone(), Duration::ZERO),
+        listener::serve(metrics, page, None, stopped, Duration::ZERO),
     );
     Ok(())
 }

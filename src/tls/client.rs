@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use http::Uri;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Uri};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
@@ -35,6 +36,22 @@ pub enum ConnectError {
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Whom a client trusts, and what it shows of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    /// Whom, where the URL says https.
+    pub trust: Option<Trust>,
+    /// The header of that name; its Debug does not show it.
+    pub authorization: Option<HeaderValue>,
+}
+
+impl Credentials {
+    /// Adds to a request what it shows.
+    pub fn sign(&self, headers: &mut HeaderMap) {
+        headers.extend(self.authorization.clone().map(|value| (AUTHORIZATION, value)));
+    }
+}
 
 /// Whom a client trusts.
 #[derive(Debug, Clone)]
