@@ -126,8 +126,8 @@ pub fn exposures(config: &Config, addresses: &[(&'static str, SocketAddr)]) -> V
 
 fn exposures_of(config: &Config, setting: &str, address: SocketAddr) -> Vec<String> {
     let Config { listen, tls, auth, .. } = config;
-    let sends = (auth.ingest_token_file.is_some(), "send events to", "auth.ingest_token_file");
-    let reads = (auth.read_token_file.is_some(), "read the metrics of", "auth.read_token_file");
+    let sends = (auth.ingest_token_file.is_some(), "send events", "auth.ingest_token_file");
+    let reads = (auth.read_token_file.is_some(), "read metrics and the API", "auth.read_token_file");
     let uses = match setting {
         "listen.metrics" => vec![reads],
         "listen.http" if listen.metrics.is_none() => vec![sends, reads],
@@ -139,7 +139,7 @@ fn exposures_of(config: &Config, setting: &str, address: SocketAddr) -> Vec<Stri
     let open = open.map(|(_, what, help)| {
         let certificates = if is_tls { "tls.client_ca" } else { "tls.certificate, tls.key and tls.client_ca" };
         format!(
-            "whoever can reach {address} may {what} it: set {help} or {certificates}, or {setting} to a loopback address"
+            "whoever can reach {address} may {what}: set {help} or {certificates}, or {setting} to a loopback address"
         )
     });
     let is_overheard = !is_tls && uses.iter().any(|(has_token, ..)| *has_token);
@@ -193,7 +193,7 @@ mod tests {
                 &[
                     (
                         "listen.http",
-                        &["may send events to it", "may read the metrics of it: set auth.read_token_file"],
+                        &["may send events: set", "may read metrics and the API: set auth.read_token_file"],
                     ),
                     ("listen.otlp_grpc", senders),
                     ("listen.otlp_http", senders),
@@ -217,7 +217,7 @@ mod tests {
             with_tls(config);
             token(config);
         };
-        check(both, "0.0.0.0:1", &[("listen.otlp_grpc", &[]), ("listen.http", &["read the metrics"])]);
+        check(both, "0.0.0.0:1", &[("listen.otlp_grpc", &[]), ("listen.http", &["read metrics"])]);
         let not_there = |config: &mut Config| {
             both(config);
             config.tls.listeners = vec![config::Listener::Http];

@@ -92,7 +92,9 @@ pub async fn serve(
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((stream, _)) => connect(stream, tls.clone(), &router, &builder, graceful.watcher()),
+            Ok((stream, _)) => {
+                connect(stream, tls.clone(), &router, &builder, graceful.watcher(), stop.clone())
+            }
             Err(error) => {
                 warn!(setting, %error, "cannot accept a connection; going on");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -121,25 +123,28 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-/// Handshakes are in the task of their connection: one that takes its time holds up no other.
+/// Handshakes are in the task of their connection: one that takes its time holds up no other, and not the end either.
 fn connect(
     stream: TcpStream,
     tls: Option<Arc<Tls>>,
     router: &Router,
     builder: &Builder<TokioExecutor>,
     watcher: Watcher,
+    mut stop: watch::Receiver<bool>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot switch off Nagle's algorithm");
     }
     let (router, builder) = (router.clone(), builder.clone());
     tokio::spawn(async move {
-        match tls {
-            None => converse(stream, router, &builder, watcher).await,
-            Some(tls) => match tls.accept(stream).await {
-                Ok(stream) => converse(stream, router, &builder, watcher).await,
-                Err(error) => debug!(%error, "connection refused"),
-            },
+        let Some(tls) = tls else { return converse(stream, router, &builder, watcher).await };
+        let accepted = tokio::select! {
+            accepted = tls.accept(stream) => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok(stream) => converse(stream, router, &builder, watcher).await,
+            Err(error) => debug!(%error, "connection refused"),
         }
     });
 }

@@ -6,6 +6,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
@@ -19,6 +20,7 @@ use support::tls::{Authority, Call, Caller, Identity};
 use support::{Launch, PATIENT, QUICK, Reply, Server, Wire, client, eventually, send};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
 const TOKEN: &str = "s3cret-of-those-who-send";
@@ -176,6 +178,19 @@ fn plain_http_at_an_address_of_tls_fails_and_harms_nobody() {
     eventually("both are counted", || failed_handshakes(&server, "refused") == 2.0);
     drop(silent);
     eventually("these are counted as well", || failed_handshakes(&server, "left") == 2.0);
+}
+
+#[test]
+fn a_handshake_that_is_never_done_does_not_hold_up_the_end() {
+    let authority = Authority::new();
+    let at_once = "shutdown: {grace: 10m, linger: 0s}\n";
+    let mut server = launch(&format!("{QUICK}{TLS}{at_once}"), &authority.issue()).start();
+    let _silent = [server.otlp_http(), server.otlp_grpc()].map(Wire::connect);
+    server.terminate();
+    let started = Instant::now();
+    assert_eq!(server.exit_code(), Some(0), "{}", server.logs());
+    // Handshakes are given up after 10 s.
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
 }
 
 #[test]

@@ -37,7 +37,8 @@ async fn send(
 ) -> anyhow::Result<(http::StatusCode, Bytes)> {
     let wrong = || format!("--url: {url:?} is no URL such as http://127.0.0.1:7070");
     let uri: Uri = url.parse().with_context(wrong)?;
-    let authority = uri.authority().with_context(wrong)?;
+    let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
+    let authority = uri.authority().filter(|_| is_known).with_context(wrong)?;
     let stream = connect(&uri, credentials.trust.as_ref(), b"http/1.1").await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the connection, which ends with this function.
