@@ -118,7 +118,7 @@ fn provider() -> Arc<CryptoProvider> {
 /// Holds for [`provider`] and [`VERSIONS`].
 const SUITES: &str = "the provider has cipher suites for both versions";
 
-/// `contents` are of the files in [`Files::list`].
+/// `contents` are of the files that `Files::list` names.
 fn server_config(contents: &[Content]) -> Result<ServerConfig, SecretError> {
     let (certificate, key) = (&contents[0], &contents[1]);
     let builder = ServerConfig::builder_with_provider(provider());
