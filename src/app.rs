@@ -189,8 +189,12 @@ impl App {
             // A sweep that is under way still records what it closed.
             let _aborted = sweep.await;
             let closed = pipeline.close_all(pipeline.now());
+            // Before it is said: who reads that and scrapes has seen the last.
+            let scrapes = status.last_scrapes(config.shutdown.scrapes);
             info!(closed, "closed what was open; waiting for a last scrape");
-            wait_for_scrapes(&status, &config).await;
+            if tokio::time::timeout(config.shutdown.linger, scrapes).await.is_err() {
+                info!("no scrape came within shutdown.linger");
+            }
             stop_web.send_replace(true);
             while serving.join_next().await.is_some() {}
         };
@@ -244,14 +248,6 @@ async fn bind_optional(setting: &'static str, address: Option<&str>) -> Result<O
     match address {
         Some(address) => listener::bind(setting, address).await.map(Some),
         None => Ok(None),
-    }
-}
-
-/// Waits until enough scrapes have seen what was closed, or no more are to be expected.
-async fn wait_for_scrapes(status: &Status, config: &Config) {
-    let scrapes = status.last_scrapes(config.shutdown.scrapes);
-    if tokio::time::timeout(config.shutdown.linger, scrapes).await.is_err() {
-        info!("no scrape came within shutdown.linger");
     }
 }
 

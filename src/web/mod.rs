@@ -37,11 +37,13 @@ impl Status {
         self.ready.store(ready, Relaxed);
     }
 
-    /// Says that everything has been closed, and resolves once that many scrapes have shown it.
-    pub async fn last_scrapes(&self, scrapes: u32) {
+    /// Says that everything has been closed, at once, and resolves when that many scrapes have shown it.
+    pub fn last_scrapes(&self, scrapes: u32) -> impl Future<Output = ()> {
         self.closed.store(true, Relaxed);
-        let mut seen = self.last_scrapes.subscribe();
-        seen.wait_for(|seen| *seen >= scrapes).await.expect("the sender lives as long as self");
+        async move {
+            let mut seen = self.last_scrapes.subscribe();
+            seen.wait_for(|seen| *seen >= scrapes).await.expect("the sender lives as long as self");
+        }
     }
 }
 
