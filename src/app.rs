@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::extract::Request;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::access::{self, Access};
 use crate::aggregator::{self, Aggregator, Budget};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::domain::catalog::{self, Catalog};
@@ -31,6 +33,7 @@ use crate::web::{self, Status};
 pub struct App {
     pipeline: Arc<Pipeline>,
     reloader: Reloader,
+    access: Access,
     status: Arc<Status>,
     config: Config,
     http: Bound,
@@ -97,7 +100,9 @@ impl App {
     pub async fn bind(loaded: Loaded, source: Source) -> anyhow::Result<Self> {
         let (pipeline, history) = build_pipeline(&loaded)?;
         let pipeline = Arc::new(pipeline);
+        let access = Access::open(&loaded, &pipeline)?;
         let reloader = Reloader::new(Arc::clone(&pipeline), source, &loaded, history);
+        let reloader = reloader.with_secrets(access.secrets());
         let config = loaded.config;
         let listen = config.listen.clone();
         Ok(App {
@@ -108,6 +113,7 @@ impl App {
             status: Arc::default(),
             pipeline,
             reloader,
+            access,
             config,
         })
     }
@@ -130,52 +136,27 @@ impl App {
                 "listen.otlp_grpc" => "OTLP over gRPC",
                 _ => "OTLP over HTTP",
             };
-            writeln!(out, "  {setting:<16} {address:<21} {what}")?;
+            let tls = if self.config.tls.covers(setting) { ", TLS" } else { "" };
+            writeln!(out, "  {setting:<16} {address:<21} {what}{tls}")?;
         }
         let address = self.http.address;
+        let scheme = if self.config.tls.covers("listen.http") { "https" } else { "http" };
+        let token = match self.config.auth.ingest_token_file {
+            Some(_) => "-H 'Authorization: Bearer TOKEN' ",
+            None => "",
+        };
         writeln!(
             out,
-            "Try: curl -H 'Content-Type: application/json' -d \
-             '{{\"id\":\"1\",\"name\":\"order\",\"stage\":\"placed\",\"life_span\":5}}' http://{address}/"
+            "Try: curl {token}-H 'Content-Type: application/json' -d \
+             '{{\"id\":\"1\",\"name\":\"order\",\"stage\":\"placed\",\"life_span\":5}}' {scheme}://{address}/"
         )
     }
 
-    /// What is answered at each address.
-    fn services(self) -> (Vec<Service>, Reloader) {
-        let App { pipeline, reloader, status, config, http, metrics, otlp_grpc, otlp_http } = self;
-        let in_flight = InFlight::new(config.limits.bytes_in_flight, pipeline.metrics().requests_in_flight());
-        let limits = |request_bytes| ReceiverLimits {
-            request_bytes,
-            body_timeout: config.limits.body_timeout,
-            in_flight: Arc::clone(&in_flight),
-        };
-        let mut services = Vec::new();
-        if let Some(bound) = otlp_grpc {
-            let router = otlp_grpc::router(Arc::clone(&pipeline), limits(config.limits.request_bytes));
-            services.push(Service { bound, router, role: Role::Ingest });
+    /// Warns about what is open to everybody.
+    fn warn_of_exposures(&self) {
+        for exposure in access::exposures(&self.config, &self.addresses()) {
+            warn!("{exposure}");
         }
-        if let Some(bound) = otlp_http {
-            let listen = &config.listen;
-            let router = otlp_http::router(
-                Arc::clone(&pipeline),
-                limits(config.limits.request_bytes),
-                &listen.otlp_http_path,
-                listen.cors_origins.clone(),
-            );
-            services.push(Service { bound, router, role: Role::Ingest });
-        }
-        let push = native_http::router(Arc::clone(&pipeline), limits(config.push.request_bytes));
-        let page_limits = web::Limits { scrapes: config.metrics.concurrent_scrapes };
-        let web = web::router(pipeline, Arc::clone(&status), page_limits);
-        let shared = match metrics {
-            Some(bound) => {
-                services.push(Service { bound, router: web, role: Role::Web });
-                push.merge(web::health_router(status))
-            }
-            None => push.merge(web),
-        };
-        services.push(Service { bound: http, router: shared, role: Role::Web });
-        (services, reloader)
     }
 
     /// Serves until `stop` resolves, then drains: finishes requests, closes what is open, and waits for a last
@@ -186,25 +167,30 @@ impl App {
         hurry: impl Future<Output = ()>,
         reload: ReloadSignal,
     ) {
-        let (pipeline, status) = (Arc::clone(&self.pipeline), Arc::clone(&self.status));
-        let config = self.config.clone();
+        self.warn_of_exposures();
+        let routes = self.routes();
+        let App { pipeline, reloader, access, status, config, http, metrics, otlp_grpc, otlp_http } = self;
         status.set_ready(true);
         let (stop_ingest, ingest_stopped) = watch::channel(false);
         let (stop_web, web_stopped) = watch::channel(false);
         let (mut ingest, mut serving) = (JoinSet::new(), JoinSet::new());
-        let (services, reloader) = self.services();
-        let limits = connection_limits(&config, services.len());
-        for Service { bound, router, role } in services {
+        let services = [
+            (otlp_grpc, routes.otlp_grpc, Role::Ingest),
+            (otlp_http, routes.otlp_http, Role::Ingest),
+            (Some(http), routes.http, Role::Web),
+            (metrics, routes.metrics, Role::Web),
+        ];
+        let limits =
+            connection_limits(&config, services.iter().filter(|(bound, ..)| bound.is_some()).count());
+        for (bound, router, role) in services {
+            let Some(bound) = bound else { continue };
             let (tasks, stop, grace) = match role {
-                Role::Ingest => (&mut ingest, &ingest_stopped, config.shutdown.grace),
-                Role::Web => (&mut serving, &web_stopped, LAST_ANSWERS),
+                Role::Ingest => (&mut ingest, ingest_stopped.clone(), config.shutdown.grace),
+                Role::Web => (&mut serving, web_stopped.clone(), LAST_ANSWERS),
             };
             let metrics = pipeline.metrics().connections(listener_name(bound.setting), &listener::OVERDUE);
-            tasks.spawn(listener::serve(
-                bound,
-                router,
-                Serving { limits, metrics, stop: stop.clone(), grace },
-            ));
+            let serving = Serving { tls: access.tls_of(bound.setting), limits, metrics, stop, grace };
+            tasks.spawn(listener::serve(bound, router, serving));
         }
         let sweep = tokio::spawn(sweep(Arc::clone(&pipeline)));
         let reloads = tokio::spawn(reloader.run(reload, config.reload.interval));
@@ -220,8 +206,12 @@ impl App {
             // A sweep that is under way still records what it closed.
             let _aborted = sweep.await;
             let closed = pipeline.close_all(pipeline.now());
+            // Before it is said: who reads that and scrapes has seen the last.
+            let scrapes = status.last_scrapes(config.shutdown.scrapes);
             info!(closed, "closed what was open; waiting for a last scrape");
-            wait_for_scrapes(&status, &config).await;
+            if tokio::time::timeout(config.shutdown.linger, scrapes).await.is_err() {
+                info!("no scrape came within shutdown.linger");
+            }
             stop_web.send_replace(true);
             while serving.join_next().await.is_some() {}
         };
@@ -230,13 +220,6 @@ impl App {
             () = hurry => warn!("shut down in a hurry"),
         }
     }
-}
-
-/// What is answered at an address, and how it is drained.
-struct Service {
-    bound: Bound,
-    router: Router,
-    role: Role,
 }
 
 /// How an address is drained.
@@ -268,18 +251,56 @@ pub fn connection_limits(config: &Config, listeners: usize) -> listener::Limits 
     }
 }
 
+/// What is served at each address, those that want tokens behind them.
+struct Routes {
+    http: Router,
+    metrics: Router,
+    otlp_grpc: Router,
+    otlp_http: Router,
+}
+
+impl App {
+    fn routes(&self) -> Routes {
+        let App { pipeline, access, status, config, .. } = self;
+        let in_flight = InFlight::new(config.limits.bytes_in_flight, pipeline.metrics().requests_in_flight());
+        let pipeline = || Arc::clone(pipeline);
+        let health = || web::health_router(Arc::clone(status));
+        let limits = |request_bytes| ReceiverLimits {
+            request_bytes,
+            body_timeout: config.limits.body_timeout,
+            in_flight: Arc::clone(&in_flight),
+        };
+        let otlp_limits = || limits(config.limits.request_bytes);
+
+        let otlp_grpc = otlp_grpc::router(pipeline(), otlp_limits());
+        let refused = pipeline();
+        let otlp_grpc = access.for_senders(otlp_grpc, move |_| otlp_grpc::unauthenticated(&refused));
+
+        let otlp_http = otlp_http::router(pipeline(), otlp_limits(), &config.listen.otlp_http_path);
+        let refused = pipeline();
+        let refuse = move |request: &Request| otlp_http::unauthenticated(&refused, request.headers());
+        let otlp_http = access.for_senders(otlp_http, refuse);
+        let otlp_http = otlp_http::for_browsers(otlp_http, config.listen.cors_origins.clone());
+
+        let push = native_http::router(pipeline(), limits(config.push.request_bytes));
+        let refused = pipeline();
+        let push = access.for_senders(push, move |_| native_http::unauthenticated(&refused));
+
+        let page_limits = web::Limits { scrapes: config.metrics.concurrent_scrapes };
+        let web = web::router(pipeline(), Arc::clone(status), page_limits);
+        let refused = pipeline();
+        let web = access.for_readers(web, move |_| web::unauthenticated(&refused)).merge(health());
+
+        let is_apart = self.metrics.is_some();
+        let http = push.merge(if is_apart { health() } else { web.clone() });
+        Routes { http, metrics: web, otlp_grpc, otlp_http }
+    }
+}
+
 async fn bind_optional(setting: &'static str, address: Option<&str>) -> Result<Option<Bound>, BindError> {
     match address {
         Some(address) => listener::bind(setting, address).await.map(Some),
         None => Ok(None),
-    }
-}
-
-/// Waits until enough scrapes have seen what was closed, or no more are to be expected.
-async fn wait_for_scrapes(status: &Status, config: &Config) {
-    let scrapes = status.last_scrapes(config.shutdown.scrapes);
-    if tokio::time::timeout(config.shutdown.linger, scrapes).await.is_err() {
-        info!("no scrape came within shutdown.linger");
     }
 }
 

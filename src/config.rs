@@ -25,6 +25,10 @@ use crate::metrics::Histograms;
 pub struct Config {
     /// Where to listen.
     pub listen: Listen,
+    /// Which addresses speak TLS, and with what.
+    pub tls: Tls,
+    /// Who has to show a token.
+    pub auth: Auth,
     /// What to log.
     pub log: Log,
     /// What holds for every flow that does not say otherwise.
@@ -58,6 +62,8 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: Listen::default(),
+            tls: Tls::default(),
+            auth: Auth::default(),
             log: Log::default(),
             defaults: Defaults::default(),
             flows: Vec::new(),
@@ -112,6 +118,90 @@ impl Default for Listen {
             cors_origins: Vec::new(),
         }
     }
+}
+
+/// `tls`: paths of PEM files, relative to the config file; they are read again when `reload` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// The certificate, and those between it and one that clients trust; null: no TLS.
+    pub certificate: Option<String>,
+    /// Its private key, not encrypted.
+    pub key: Option<String>,
+    /// Certificates of authorities: clients must show a certificate that one of them has signed. Null: clients need none.
+    pub client_ca: Option<String>,
+    /// Which addresses speak TLS once there is a certificate; the others stay as they are.
+    pub listeners: Vec<Listener>,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Tls { certificate: None, key: None, client_ca: None, listeners: Listener::ALL.to_vec() }
+    }
+}
+
+/// An address, by its name under `listen`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Listener {
+    /// `listen.http`.
+    Http,
+    /// `listen.metrics`.
+    Metrics,
+    /// `listen.otlp_grpc`.
+    OtlpGrpc,
+    /// `listen.otlp_http`.
+    OtlpHttp,
+}
+
+impl Listener {
+    /// All of them.
+    pub const ALL: [Listener; 4] =
+        [Listener::Http, Listener::Metrics, Listener::OtlpGrpc, Listener::OtlpHttp];
+
+    /// The setting that names the address.
+    pub fn setting(self) -> &'static str {
+        match self {
+            Listener::Http => "listen.http",
+            Listener::Metrics => "listen.metrics",
+            Listener::OtlpGrpc => "listen.otlp_grpc",
+            Listener::OtlpHttp => "listen.otlp_http",
+        }
+    }
+}
+
+impl Tls {
+    /// Whether the address of a setting speaks TLS.
+    pub fn covers(&self, setting: &str) -> bool {
+        self.certificate.is_some() && self.listeners.iter().any(|listener| listener.setting() == setting)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Tls { certificate, key, client_ca, listeners } = self;
+        match (certificate, key) {
+            (Some(_), None) => Err("tls.certificate: its private key is missing: set tls.key, too".to_owned()),
+            (None, Some(_)) => Err("tls.key: its certificate is missing: set tls.certificate, too".to_owned()),
+            (None, None) if client_ca.is_some() => {
+                Err("tls.client_ca: clients show certificates over TLS only: set tls.certificate and tls.key, too"
+                    .to_owned())
+            }
+            (Some(_), Some(_)) if listeners.is_empty() => {
+                Err("tls.listeners: no address would speak TLS: name some of http, metrics, otlp_grpc, otlp_http"
+                    .to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `auth`: paths of files with a token a line, relative to the config file; they are read again when `reload` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Who sends events, by push or OTLP, has to show one of these tokens; null: nobody has to.
+    pub ingest_token_file: Option<String>,
+    /// The same for /metrics and /api.
+    pub read_token_file: Option<String>,
 }
 
 /// `log`.
@@ -343,6 +433,7 @@ impl Config {
         for (setting, address) in self.addresses() {
             check_address(setting, address)?;
         }
+        self.tls.check()?;
         let path = &self.listen.otlp_http_path;
         if !path.starts_with('/')
             || path.len() < 2

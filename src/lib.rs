@@ -18,11 +18,19 @@ pub mod recent;
 
 pub mod web;
 
+pub mod secrets;
+
+pub mod tls;
+
+pub mod auth;
+
 pub mod listener;
 
 pub mod memory;
 
 pub mod config;
+
+pub mod access;
 
 pub mod reload;
 

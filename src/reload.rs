@@ -2,8 +2,8 @@
 //!
 //! A config is read and checked as a whole before anything changes; one that is wrong changes nothing, and is told once.
 //! Files are read again to see whether they changed: that works for editors that replace them and for the symbolic
-//! links that Kubernetes swaps under a mounted ConfigMap. What is reloaded are the flows and what they are read by;
-//! all else needs a restart, which is said.
+//! links that Kubernetes swaps under a mounted ConfigMap. What is reloaded are the flows and what they are read by, and
+//! what is in the files of certificates and tokens; all else needs a restart, which is said.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ use crate::domain::flow::Flow;
 use crate::domain::time::{Arrival, Now};
 use crate::mapping::flows::{Compiled, History};
 use crate::pipeline::{InForce, Pipeline};
+use crate::secrets::{Follow, Look};
 
 /// Settings that a reload changes; what begins with one of these.
 const RELOADED: [&str; 5] = ["flows", "include", "defaults", "ignore", "trace_flow"];
@@ -68,6 +69,7 @@ pub struct Reloader {
     ending: VecDeque<(u32, Arrival)>,
     /// What was said about the last config that was refused.
     refused: Option<String>,
+    secrets: Vec<Arc<dyn Follow>>,
 }
 
 impl Reloader {
@@ -81,7 +83,17 @@ impl Reloader {
             history,
             ending: VecDeque::new(),
             refused: None,
+            secrets: Vec::new(),
         }
+    }
+
+    /// The same, which looks at these as well.
+    pub fn with_secrets(mut self, secrets: Vec<Arc<dyn Follow>>) -> Self {
+        for secret in &secrets {
+            self.pipeline.metrics().secret_reloaded(secret.name(), true);
+        }
+        self.secrets = secrets;
+        self
     }
 
     /// Looks at the config on every signal and after every `interval`, zero for never, for as long as it is polled.
@@ -100,6 +112,7 @@ impl Reloader {
             // Files may hang, as on a network.
             let looked = tokio::task::spawn_blocking(move || {
                 self.look(asked, self.pipeline.now());
+                self.look_at_secrets();
                 self
             });
             match looked.await {
@@ -142,6 +155,28 @@ impl Reloader {
         self.pipeline.metrics().reloaded(true, now);
         self.tell(&loaded.config);
         Outcome::Taken
+    }
+
+    /// Looks at the files of certificates and tokens, and says what became of them.
+    fn look_at_secrets(&self) {
+        for secret in &self.secrets {
+            let (name, look) = (secret.name(), secret.look());
+            let is_good = !matches!(look, Look::Refused(_) | Look::StillRefused);
+            self.pipeline.metrics().secret_reloaded(name, is_good);
+            match look {
+                Look::Same | Look::StillRefused => {}
+                Look::SameAgain => info!(secret = name, "the files hold again what is in force"),
+                Look::Taken => {
+                    info!(secret = name, "the files have changed, and what they hold is in force now")
+                }
+                Look::Refused(why) => {
+                    error!(
+                        secret = name,
+                        "the files were not taken, what was in force before stays so: {why}"
+                    );
+                }
+            }
+        }
     }
 
     fn refuse(&mut self, error: &ConfigError, asked: bool, now: Now) -> Outcome {

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// The folders and files of `src`, and the parts of the crate that each may name.
-const MAY_KNOW: [(&str, &[&str]); 17] = [
+const MAY_KNOW: [(&str, &[&str]); 21] = [
     ("domain", &["domain"]),
     ("mapping", &["mapping", "domain"]),
     ("aggregator", &["aggregator", "domain"]),
@@ -15,22 +15,27 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
     ("pipeline", &["aggregator", "metrics", "mapping", "explain", "recent", "domain"]),
     ("receiver", &["receiver", "mapping", "pipeline", "metrics", "domain"]),
     ("web", &["web", "pipeline", "metrics", "explain"]),
-    ("listener", &["listener", "metrics"]),
     ("memory", &[]),
+    ("secrets", &[]),
+    ("tls", &["secrets", "pipeline", "metrics"]),
+    ("auth", &["secrets"]),
+    ("listener", &["listener", "metrics", "tls"]),
     ("config", &["config", "mapping", "metrics"]),
-    ("load", &["load"]),
-    ("reload", &["config", "domain", "mapping", "pipeline"]),
+    ("load", &["load", "tls"]),
+    ("access", &["auth", "config", "pipeline", "secrets", "tls"]),
+    ("reload", &["config", "domain", "mapping", "pipeline", "secrets"]),
     ("replay", &["replay", "pipeline", "metrics", "mapping", "domain"]),
     (
         "cli",
         &[
-            "app", "config", "domain", "explain", "load", "mapping", "metrics", "pipeline", "recent",
-            "reload", "replay",
+            "access", "app", "auth", "config", "domain", "explain", "load", "mapping", "metrics", "pipeline",
+            "recent", "reload", "replay", "secrets", "tls",
         ],
     ),
     (
         "app",
         &[
+            "access",
             "aggregator",
             "config",
             "domain",
@@ -48,8 +53,12 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
 ];
 
 /// Crates that only some parts may name.
-const CRATES: [(&str, &[&str]); 13] = [
-    ("axum", &["receiver", "web", "listener", "app"]),
+const CRATES: [(&str, &[&str]); 17] = [
+    ("axum", &["receiver", "web", "listener", "auth", "access", "app"]),
+    ("rustls", &["tls"]),
+    ("tokio_rustls", &["tls"]),
+    ("ring", &["secrets", "auth"]),
+    ("subtle", &["auth"]),
     ("hyper", &["listener", "web", "load", "cli"]),
     ("tonic", &["receiver"]),
     ("opentelemetry_proto", &["receiver", "replay", "load"]),
@@ -61,7 +70,7 @@ const CRATES: [(&str, &[&str]); 13] = [
     ("mimalloc", &["main"]),
     ("serde_json", &["mapping", "receiver", "web", "config", "replay", "cli"]),
     ("serde_saphyr", &["config"]),
-    ("tokio", &["pipeline", "receiver", "web", "listener", "app", "reload", "load", "cli", "main"]),
+    ("tokio", &["pipeline", "receiver", "web", "tls", "listener", "app", "reload", "load", "cli", "main"]),
 ];
 
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {

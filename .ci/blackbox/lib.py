@@ -157,30 +157,39 @@ class Process:
 class Aggregator(Process):
     """A running latency-aggregator on ports of its own choice."""
 
-    def __init__(self, config=None, name="aggregator", environment=None):
+    scheme = "http"
+
+    def __init__(self, config=None, name="aggregator", files=None, environment=None):
+        config = json.dumps({**SHORT_TIMERS, **(config or {})}, indent=2)
         super().__init__(
             name,
             [tool("AGGREGATOR_BINARY"), "--config", "config.yaml"],
-            files={"config.yaml": json.dumps({**SHORT_TIMERS, **(config or {})}, indent=2)},
+            files={"config.yaml": config, **(files or {})},
             environment=environment,
         )
 
     def __enter__(self):
         try:
             self.ports = eventually_ports(self)
-            eventually(lambda: get(self.http + "/readyz")[0], 200, "readyz", timeout=10, alive=self)
+            ready = self.http + "/readyz"
+            eventually(lambda: self.get(ready)[0], 200, "readyz", timeout=10, alive=self)
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
         return self
 
+    def get(self, url):
+        """A GET as those send it who may read everything."""
+        return get(url)
+
     @property
     def http(self):
-        return f"http://127.0.0.1:{self.ports['http']}"
+        return f"{self.scheme}://127.0.0.1:{self.ports['http']}"
 
     @property
     def metrics_url(self):
-        return f"http://127.0.0.1:{self.ports.get('metrics', self.ports['http'])}/metrics"
+        port = self.ports.get("metrics", self.ports["http"])
+        return f"{self.scheme}://127.0.0.1:{port}/metrics"
 
     @property
     def otlp_grpc(self):
@@ -191,7 +200,7 @@ class Aggregator(Process):
         return f"127.0.0.1:{self.ports['otlp_http']}"
 
     def scrape(self):
-        status, text = get(self.metrics_url)
+        status, text = self.get(self.metrics_url)
         expect_equal(status, 200, "status of /metrics")
         return Scrape(text)
 
@@ -328,10 +337,10 @@ def rfc3339(seconds):
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def get(url, timeout=10.0, headers=None):
+def get(url, timeout=10.0, headers=None, context=None):
     request = urllib.request.Request(url, headers=headers or {})
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as reply:
+        with urllib.request.urlopen(request, timeout=timeout, context=context) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")

@@ -15,7 +15,7 @@ class Prometheus(Process):
         self, running, program="PROMETHEUS", features=(), jobs=({},), rules="groups: []"
     ):
         port = free_port()
-        target = running.metrics_url.removeprefix("http://").removesuffix("/metrics")
+        target = running.metrics_url.removeprefix(f"{running.scheme}://").removesuffix("/metrics")
         job = {"job_name": "latency-aggregator", "static_configs": [{"targets": [target]}]}
         self._url = f"http://127.0.0.1:{port}"
         config = {

@@ -5,7 +5,7 @@
 
 A check is a function `check_...` in a file `check_*.py` beside this one. The environment names
 the programs: AGGREGATOR_BINARY, TELEMETRYGEN, COLLECTOR, PROMETHEUS, PROMETHEUS_CURRENT,
-SCRAPECHECK, PROMTOOL, RABBITMQ, EPMD (`.ci/run blackbox` sets them).
+SCRAPECHECK, PROMTOOL, RABBITMQ, EPMD, OPENSSL (`.ci/run blackbox` sets them).
 """
 
 import importlib

@@ -18,6 +18,7 @@ pub(crate) async fn serve(services: impl IntoIterator<Item = (Bound, Router)>) -
     let mut serving = JoinSet::new();
     for (bound, router) in services {
         let serves = Serving {
+            tls: None,
             limits: connection_limits(&loaded.config, 1),
             metrics: pipeline.metrics().connections(bound.setting, &[]),
             stop: stop.clone(),

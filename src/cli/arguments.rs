@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{Override, Setting, settings};
 use crate::load::{Layout, Plan, Protocol};
+use crate::tls::client::Credentials;
 
 /// What to do.
 #[derive(Debug)]
@@ -14,10 +15,17 @@ pub(super) enum Command {
     Serve { config: Option<PathBuf>, overrides: Vec<Override> },
     Check { file: PathBuf, overrides: Vec<Override>, traces: Vec<PathBuf> },
     Replay { config: Option<PathBuf>, overrides: Vec<Override>, files: Vec<PathBuf>, as_json: bool },
-    Push { url: String, push: Value },
-    Load { plan: Plan, metrics: Option<String> },
+    Push { url: String, shown: CredentialFiles, push: Value },
+    Load { plan: Plan, shown: CredentialFiles, metrics: Option<String> },
     Dashboard { config: Option<PathBuf>, overrides: Vec<Override> },
     Rules { config: Option<PathBuf>, overrides: Vec<Override> },
+}
+
+/// Where a client finds whom to trust and what to show of itself.
+#[derive(Debug)]
+pub(super) struct CredentialFiles {
+    pub(super) ca: Option<PathBuf>,
+    pub(super) token: Option<PathBuf>,
 }
 
 /// Where the program looks for its config unless it is told.
@@ -201,6 +209,22 @@ const MAPS: [(&str, &str); 2] = [
     ("const_labels", "The same, as the ancestor had it"),
 ];
 
+fn credential_arguments() -> [Arg; 2] {
+    let file = |name: &'static str, variable: &'static str| {
+        Arg::new(name).long(name).env(variable).value_name("FILE").value_parser(clap::value_parser!(PathBuf))
+    };
+    [
+        file("ca", "LATENCY_AGGREGATOR_CA")
+            .help("For an https URL: certificates of the authorities that may have signed the server's"),
+        file("token-file", "LATENCY_AGGREGATOR_TOKEN_FILE").help("A file whose first token is sent along"),
+    ]
+}
+
+fn credential_files(matches: &ArgMatches) -> CredentialFiles {
+    let path = |name: &str| matches.get_one::<PathBuf>(name).cloned();
+    CredentialFiles { ca: path("ca"), token: path("token-file") }
+}
+
 fn push_command() -> Clap {
     let flag =
         |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).value_name("VALUE");
@@ -217,6 +241,7 @@ fn push_command() -> Clap {
                 .default_value("http://127.0.0.1:7070")
                 .help("Where to send it"),
         )
+        .args(credential_arguments())
         .args(TEXTS.map(|(name, help)| required(flag(name, help))))
         .arg(
             Arg::new("help_text")
@@ -247,6 +272,7 @@ fn load_command() -> Clap {
                 .value_name("URL")
                 .help("Where to; default: the usual port of the protocol on 127.0.0.1"),
         )
+        .args(credential_arguments())
         .arg(
             Arg::new("protocol")
                 .long("protocol")
@@ -317,6 +343,7 @@ fn load(matches: &ArgMatches) -> Command {
     };
     let plan = Plan {
         url: text("url").unwrap_or(usual).to_owned(),
+        credentials: Credentials::default(),
         protocol,
         spans: number("spans"),
         trace_spans: number("trace-spans"),
@@ -328,7 +355,7 @@ fn load(matches: &ArgMatches) -> Command {
         rate: matches.get_one("rate").copied(),
         duration: *matches.get_one("duration").expect("it has a default"),
     };
-    Command::Load { plan, metrics: text("metrics").map(str::to_owned) }
+    Command::Load { plan, shown: credential_files(matches), metrics: text("metrics").map(str::to_owned) }
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -365,7 +392,7 @@ fn push(matches: &ArgMatches) -> Command {
         push.insert("final".to_owned(), true.into());
     }
     let url: &String = matches.get_one("url").expect("it has a default");
-    Command::Push { url: url.clone(), push: push.into() }
+    Command::Push { url: url.clone(), shown: credential_files(matches), push: push.into() }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Override};
+use crate::access;
+use crate::config::{self, Config, Override};
 use crate::domain::flow::{Boundary, Flow, Labels};
 use crate::mapping::flows::FlowConfig;
 
@@ -17,15 +18,18 @@ pub(super) fn run(
     let loaded = config::load(Some(file), overrides)?;
     super::log_filter(&loaded.config.log)?;
     let compiled = loaded.compile()?;
+    access::check(&loaded)?;
     writeln!(out, "{}: ok", file.display())?;
     for (setting, address) in loaded.config.addresses() {
-        writeln!(out, "  {setting:<16} {address}")?;
+        let tls = if loaded.config.tls.covers(setting) { ", TLS" } else { "" };
+        writeln!(out, "  {setting:<16} {address}{tls}")?;
     }
     writeln!(out, "{} flows, in the order in which they are tried:", compiled.flows.len())?;
     for flow in &compiled.flows {
         describe(flow, loaded.flows.get(flow.id.place as usize), &mut out)?;
     }
-    let mut warnings = shadowed(&loaded.flows);
+    let mut warnings = exposed(&loaded.config);
+    warnings.extend(shadowed(&loaded.flows));
     warnings.extend(compiled.flows.iter().filter_map(|flow| short_buckets(flow)));
     for warning in &warnings {
         writeln!(out, "warning: {warning}")?;
@@ -70,6 +74,14 @@ fn boundary(boundary: &Boundary) -> String {
         (Some(stage), true) => format!("a condition in stage {stage}"),
         (None, _) => "a condition".to_owned(),
     }
+}
+
+/// What is open to everybody, as far as addresses are numbers.
+fn exposed(config: &Config) -> Vec<String> {
+    let addresses = config.addresses().into_iter();
+    let numbers: Vec<_> =
+        addresses.filter_map(|(setting, text)| Some((setting, text.parse().ok()?))).collect();
+    access::exposures(config, &numbers)
 }
 
 /// Flows that no span can reach, because an earlier flow takes all that they match.

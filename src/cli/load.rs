@@ -9,13 +9,13 @@ use crate::load::{self, Ledger, Plan, Report};
 /// Sends the load; with the address of a metrics page also checks that each event was counted once.
 pub(super) async fn run(plan: &Plan, metrics: Option<&str>, mut out: impl Write) -> anyhow::Result<()> {
     let before = match metrics {
-        Some(url) => Some(Ledger::read(url).await?),
+        Some(url) => Some(Ledger::read(url, &plan.credentials).await?),
         None => None,
     };
     let report = load::run(plan).await?;
     print(&report, &mut out)?;
     let (Some(url), Some(before)) = (metrics, before) else { return Ok(()) };
-    let after = Ledger::read(url).await?;
+    let after = Ledger::read(url, &plan.credentials).await?;
     let received = after.received() - before.received();
     let sent = report.accepted + report.rejected;
     let balances = after.balances();

@@ -13,9 +13,13 @@ use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, EndSignals};
+use crate::auth;
 use crate::config::{self, Log, LogFormat};
+use crate::load::Plan;
 use crate::reload::{ReloadSignal, Source};
-use arguments::Command;
+use crate::secrets::SecretFile;
+use crate::tls::client::{Credentials, Trust};
+use arguments::{Command, CredentialFiles};
 
 /// Runs the command that the arguments name. An error is for people, and means a non-zero exit code.
 pub async fn run() -> anyhow::Result<()> {
@@ -27,8 +31,9 @@ pub async fn run() -> anyhow::Result<()> {
         Command::Replay { config, overrides, files, as_json } => {
             replay::run(config.as_deref(), &overrides, &files, as_json, std::io::stdout().lock())
         }
-        Command::Push { url, push } => push::run(&url, &push).await,
-        Command::Load { plan, metrics } => {
+        Command::Push { url, shown, push } => push::run(&url, &credentials(&shown)?, &push).await,
+        Command::Load { plan, shown, metrics } => {
+            let plan = Plan { credentials: credentials(&shown)?, ..plan };
             load::run(&plan, metrics.as_deref(), std::io::stdout().lock()).await
         }
         Command::Dashboard { config, overrides } => {
@@ -38,6 +43,15 @@ pub async fn run() -> anyhow::Result<()> {
             monitoring::rules(config.as_deref(), &overrides, std::io::stdout().lock())
         }
     }
+}
+
+/// Reads the files that a client was given.
+fn credentials(shown: &CredentialFiles) -> anyhow::Result<Credentials> {
+    let token = shown.token.clone().map(|path| SecretFile { setting: "--token-file", path });
+    Ok(Credentials {
+        trust: shown.ca.clone().map(Trust::open).transpose()?,
+        authorization: token.map(auth::authorization).transpose()?,
+    })
 }
 
 async fn serve(path: Option<&std::path::Path>, overrides: &[config::Override]) -> anyhow::Result<()> {

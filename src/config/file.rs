@@ -72,6 +72,8 @@ pub struct Loaded {
     /// For each flow: its file, and its line there.
     places: Vec<(Arc<Source>, usize)>,
     main: Arc<Source>,
+    /// Where relative paths begin.
+    folder: PathBuf,
 }
 
 /// The text of one file.
@@ -128,11 +130,17 @@ pub(super) fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded
         }
     })?;
     let main = Arc::new(main);
-    let mut loaded =
-        Loaded { fingerprint: 0, flows: Vec::new(), places: Vec::new(), main: Arc::clone(&main), config };
+    let folder = path.and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
+    let mut loaded = Loaded {
+        fingerprint: 0,
+        flows: Vec::new(),
+        places: Vec::new(),
+        main: Arc::clone(&main),
+        folder: folder.clone(),
+        config,
+    };
     let own = std::mem::take(&mut loaded.config.flows);
     loaded.add(&main, own);
-    let folder = path.and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
     for pattern in loaded.config.include.clone() {
         for path in matching(&folder, &pattern).map_err(|problem| main.blame(problem))? {
             let source = Arc::new(read(&path)?);
@@ -145,6 +153,11 @@ pub(super) fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded
 }
 
 impl Loaded {
+    /// A path of a setting, from where we are.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
+    }
+
     fn add(&mut self, source: &Arc<Source>, flows: Vec<Spanned<FlowConfig>>) {
         for flow in flows {
             let line = usize::try_from(flow.referenced.line()).unwrap_or(0);

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, warn};
 
 use crate::metrics::ConnectionMetrics;
+use crate::tls::Tls;
 use connection::Connection;
 
 /// An address cannot be listened on.
@@ -78,6 +79,8 @@ pub struct Limits {
 /// How an address is served.
 #[derive(Debug, Clone)]
 pub struct Serving {
+    /// Handshakes, if it speaks TLS.
+    pub tls: Option<Arc<Tls>>,
     /// What its clients may take.
     pub limits: Limits,
     /// Where its connections are counted.
@@ -107,10 +110,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// After an error of `accept`: time for other connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` until `stop` becomes true, then finishes the requests under way for at most `grace`.
+/// Serves `router`, over TLS if there is any, until `stop` becomes true, then finishes the requests under way for at most
+/// `grace`.
 pub async fn serve(bound: Bound, router: Router, serving: Serving) {
     let Bound { setting, listener, .. } = bound;
-    let Serving { limits, metrics, mut stop, grace } = serving;
+    let Serving { tls, limits, metrics, mut stop, grace } = serving;
     let most = limits.connections.min(MOST_CONNECTIONS);
     let room = Arc::new(Semaphore::new(most));
     let connection = Connection::new(builder(&limits), router, limits, metrics.clone(), stop.clone());
@@ -120,7 +124,9 @@ pub async fn serve(bound: Bound, router: Router, serving: Serving) {
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match (accepted, Arc::clone(&room).try_acquire_owned()) {
-            (Ok((stream, _)), Ok(permit)) => connect(stream, connection.clone(), permit),
+            (Ok((stream, _)), Ok(permit)) => {
+                connect(stream, tls.clone(), connection.clone(), stop.clone(), permit);
+            }
             // Closed at once, so that its client hears of it: in the queue of the kernel it would wait for nothing.
             (Ok(_), Err(_)) => metrics.refused(),
             (Err(error), _) => {
@@ -156,12 +162,27 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
 }
 
-fn connect(stream: TcpStream, connection: Connection, permit: OwnedSemaphorePermit) {
+/// Handshakes are in the task of their connection: one that takes its time holds up no other, and not the end either.
+fn connect(
+    stream: TcpStream,
+    tls: Option<Arc<Tls>>,
+    connection: Connection,
+    mut stop: watch::Receiver<bool>,
+    permit: OwnedSemaphorePermit,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot switch off Nagle's algorithm");
     }
     tokio::spawn(async move {
-        connection.serve(stream).await;
-        drop(permit);
+        let _permit = permit;
+        let Some(tls) = tls else { return connection.serve(stream).await };
+        let accepted = tokio::select! {
+            accepted = tls.accept(stream) => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok(stream) => connection.serve(stream).await,
+            Err(error) => debug!(%error, "connection refused"),
+        }
     });
 }

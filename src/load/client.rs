@@ -14,9 +14,9 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
-use tokio::net::TcpStream;
 
 use super::Protocol;
+use crate::tls::client::{Credentials, Stream, connect};
 
 /// Where and how to send.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub(super) struct Target {
     authority: String,
     protocol: Protocol,
     gzip: bool,
+    credentials: Credentials,
 }
 
 /// What a receiver said to a request.
@@ -54,19 +55,25 @@ pub(super) struct Connection {
 
 impl Target {
     /// The usual path of the protocol, unless `url` names another one.
-    pub(super) fn new(url: &str, protocol: Protocol, gzip: bool) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        url: &str,
+        protocol: Protocol,
+        gzip: bool,
+        credentials: &Credentials,
+    ) -> anyhow::Result<Self> {
         let wrong = || format!("--url: {url:?} is no URL such as http://127.0.0.1:4317");
         let uri: Uri = url.parse().with_context(wrong)?;
-        let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"));
-        let authority = authority.with_context(wrong)?.to_string();
+        let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"));
+        let (scheme, authority) = scheme.zip(uri.authority()).with_context(wrong)?;
+        let authority = authority.to_string();
         let usual = match protocol {
             Protocol::Grpc => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
             Protocol::Http => "/v1/traces",
             Protocol::Push => "/",
         };
         let path = if uri.path() == "/" { usual } else { uri.path() };
-        let uri = format!("http://{authority}{path}").parse().with_context(wrong)?;
-        Ok(Target { uri, authority, protocol, gzip })
+        let uri = format!("{scheme}://{authority}{path}").parse().with_context(wrong)?;
+        Ok(Target { uri, authority, protocol, gzip, credentials: credentials.clone() })
     }
 
     fn request(&self, body: Bytes) -> anyhow::Result<Request<Full<Bytes>>> {
@@ -87,7 +94,14 @@ impl Target {
             }
         };
         let body = if self.protocol == Protocol::Grpc { framed(&body, self.gzip) } else { body };
-        Ok(builder.body(Full::new(body))?)
+        let mut request = builder.body(Full::new(body))?;
+        self.credentials.sign(request.headers_mut());
+        Ok(request)
+    }
+
+    async fn connect(&self) -> anyhow::Result<TokioIo<Box<dyn Stream>>> {
+        let protocol: &[u8] = if self.protocol == Protocol::Grpc { b"h2" } else { b"http/1.1" };
+        Ok(TokioIo::new(connect(&self.uri, self.credentials.trust.as_ref(), protocol).await?))
     }
 }
 
@@ -109,10 +123,7 @@ fn compress(body: &[u8]) -> std::io::Result<Bytes> {
 impl Connection {
     /// Connects.
     pub(super) async fn open(target: Arc<Target>) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(&target.authority).await;
-        let stream = stream.with_context(|| format!("cannot connect to {}", target.authority))?;
-        stream.set_nodelay(true)?;
-        let io = TokioIo::new(stream);
+        let io = target.connect().await?;
         let sender = if target.protocol == Protocol::Grpc {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
             // Ends with its sender.
@@ -179,14 +190,13 @@ async fn read(response: Response<hyper::body::Incoming>, protocol: Protocol) -> 
 }
 
 /// The text behind a URL.
-pub(super) async fn fetch(url: &str) -> anyhow::Result<String> {
-    let target = Target::new(url, Protocol::Push, false)?;
-    let stream = TcpStream::connect(&target.authority).await;
-    let stream = stream.with_context(|| format!("cannot connect to {}", target.authority))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+pub(super) async fn fetch(url: &str, credentials: &Credentials) -> anyhow::Result<String> {
+    let target = Target::new(url, Protocol::Push, false, credentials)?;
+    let (mut sender, connection) = http1::handshake(target.connect().await?).await?;
     tokio::spawn(connection);
-    let request =
+    let mut request =
         Request::get(target.uri.path()).header(HOST, &target.authority).body(Full::<Bytes>::default())?;
+    credentials.sign(request.headers_mut());
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();

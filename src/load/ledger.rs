@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::client;
+use crate::tls::client::Credentials;
 
 /// The sums of a metrics page by name, without the prefix of the program.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,10 +51,10 @@ impl Ledger {
     }
 
     /// Reads the page at a URL until its sums are of one moment, or will not become so.
-    pub async fn read(url: &str) -> anyhow::Result<Self> {
+    pub async fn read(url: &str, credentials: &Credentials) -> anyhow::Result<Self> {
         let mut ledger = Ledger::default();
         for _ in 0..ATTEMPTS {
-            ledger = Ledger::parse(&client::fetch(url).await?);
+            ledger = Ledger::parse(&client::fetch(url, credentials).await?);
             if ledger.balances().iter().all(Balance::holds) {
                 break;
             }

@@ -21,6 +21,8 @@ pub use ledger::{Balance, Ledger};
 pub use shape::Layout;
 use shape::Shape;
 
+use crate::tls::client::Credentials;
+
 /// How to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -35,8 +37,10 @@ pub enum Protocol {
 /// What to send, and for how long.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where to, as `http://host:port`, with a path if the usual one is not meant.
+    /// Where to, as `http://host:port` or `https://host:port`, with a path if the usual one is not meant.
     pub url: String,
+    /// Whom to trust, and what to show of oneself.
+    pub credentials: Credentials,
     /// How.
     pub protocol: Protocol,
     /// Spans in a request.
@@ -119,7 +123,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
             Shape::spans(plan.spans, plan.trace_spans, plan.layout, open)
         }
     });
-    let target = Arc::new(Target::new(&plan.url, plan.protocol, plan.gzip)?);
+    let target = Arc::new(Target::new(&plan.url, plan.protocol, plan.gzip, &plan.credentials)?);
     let workers = plan.connections * plan.in_flight;
     let begin = Instant::now();
     let mut running = JoinSet::new();

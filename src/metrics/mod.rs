@@ -139,6 +139,32 @@ impl Transport {
     }
 }
 
+/// Why a connection did not become one over TLS, as the value of the label `reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailedHandshake {
+    /// The client took too long.
+    Timeout,
+    /// The client went away, as port scanners and health checks by TCP do.
+    Left,
+    /// One side refused the other: a wrong certificate, no common version, or no TLS at all.
+    Refused,
+}
+
+impl FailedHandshake {
+    /// All of them.
+    pub const ALL: [FailedHandshake; 3] =
+        [FailedHandshake::Timeout, FailedHandshake::Left, FailedHandshake::Refused];
+
+    /// The value of the label `reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailedHandshake::Timeout => "timeout",
+            FailedHandshake::Left => "left",
+            FailedHandshake::Refused => "refused",
+        }
+    }
+}
+
 /// What a decoded request held, before it was applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Received {
@@ -234,6 +260,21 @@ impl Metrics {
     /// Counts a scrape that was refused because others were under way.
     pub fn scrape_refused(&self) {
         self.own.requests.scrapes_refused.inc();
+    }
+
+    /// Counts a request for metrics or the API that carried no token of ours.
+    pub fn read_unauthenticated(&self) {
+        self.own.requests.reads_unauthenticated.inc();
+    }
+
+    /// Counts a connection that did not become one over TLS.
+    pub fn handshake_failed(&self, reason: FailedHandshake) {
+        self.own.requests.handshakes_failed.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Shows whether what the files of a secret hold could be taken.
+    pub fn secret_reloaded(&self, secret: &str, succeeded: bool) {
+        self.own.requests.secrets_succeeded.with_label_values(&[secret]).set(i64::from(succeeded));
     }
 
     /// Shows the fingerprint of the config in force.

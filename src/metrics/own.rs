@@ -8,7 +8,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
-use super::Transport;
+use super::{FailedHandshake, Transport};
 use crate::domain::result::Outcome;
 
 /// The program's own metrics.
@@ -87,6 +87,9 @@ pub(super) struct RequestMetrics {
     pub(super) series_wanted: IntGaugeVec,
     pub(super) series_expired: IntCounter,
     pub(super) scrapes_refused: IntCounter,
+    pub(super) reads_unauthenticated: IntCounter,
+    pub(super) handshakes_failed: IntCounterVec,
+    pub(super) secrets_succeeded: IntGaugeVec,
     pub(super) config_hash: Gauge,
     pub(super) reload_succeeded: Gauge,
     pub(super) reloaded_at: Gauge,
@@ -124,6 +127,9 @@ impl OwnMetrics {
         }
         for transport in Transport::ALL {
             metrics.events.received.with_label_values(&[transport.as_str()]).inc_by(0);
+        }
+        for reason in FailedHandshake::ALL {
+            metrics.requests.handshakes_failed.with_label_values(&[reason.as_str()]).inc_by(0);
         }
         metrics.requests.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         #[cfg(target_os = "linux")]
@@ -328,6 +334,20 @@ impl RequestMetrics {
             ),
             scrapes_refused: make
                 .counter("scrapes_refused_total", "Scrapes refused because as many as may be were under way."),
+            reads_unauthenticated: make.counter(
+                "reads_unauthenticated_total",
+                "Requests for metrics or the API that were refused because they carried no token of ours.",
+            ),
+            handshakes_failed: make.counters(
+                "tls_handshakes_failed_total",
+                "Connections that ended before their TLS handshake did.",
+                &["reason"],
+            ),
+            secrets_succeeded: make.gauges(
+                "secrets_last_reload_successful",
+                "Whether what the files of a secret hold could be taken: 1, or 0 while older content is in force.",
+                &["secret"],
+            ),
             config_hash: make.gauge("config_hash", "Fingerprint of the config in force."),
             reload_succeeded: make.gauge(
                 "config_last_reload_successful",

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{ACCEPT_ENCODING, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use tonic::Code;
 
@@ -91,6 +91,8 @@ pub enum Refusal {
     TooSlow,
     /// What is kept leaves no room for more.
     Overloaded,
+    /// It carries no token of ours.
+    Unauthenticated,
     /// The process ends.
     ShuttingDown,
     /// We failed; the request may be the cause, so it must not come again.
@@ -113,6 +115,7 @@ impl Refusal {
             Refusal::Overloaded => {
                 "as much is kept of open flows as may be (limits.memory_bytes, limits.instances); try again"
             }
+            Refusal::Unauthenticated => "a valid token is needed, as in `authorization: Bearer TOKEN`",
             Refusal::ShuttingDown => "shutting down; try again",
             Refusal::Internal => "internal error; the log says more",
         }
@@ -126,6 +129,7 @@ impl Refusal {
             Refusal::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::NotFound(_) => StatusCode::NOT_FOUND,
             Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::Unauthenticated => StatusCode::UNAUTHORIZED,
             Refusal::NoRoom | Refusal::TooSlow | Refusal::Overloaded | Refusal::ShuttingDown => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -142,6 +146,7 @@ impl Refusal {
             Refusal::Unsupported(_) | Refusal::NotFound(_) | Refusal::MethodNotAllowed(_) => {
                 Code::Unimplemented
             }
+            Refusal::Unauthenticated => Code::Unauthenticated,
             Refusal::NoRoom | Refusal::TooSlow | Refusal::Overloaded | Refusal::ShuttingDown => {
                 Code::Unavailable
             }
@@ -158,6 +163,7 @@ impl Refusal {
             | Refusal::Unsupported(_)
             | Refusal::NotFound(_)
             | Refusal::MethodNotAllowed(_)
+            | Refusal::Unauthenticated
             | Refusal::Internal => false,
         }
     }
@@ -170,6 +176,7 @@ impl Refusal {
             Refusal::Unsupported(_) => "unsupported",
             Refusal::NotFound(_) => "not_found",
             Refusal::MethodNotAllowed(_) => "method_not_allowed",
+            Refusal::Unauthenticated => "unauthenticated",
             Refusal::NoRoom => "bytes_in_flight",
             Refusal::TooSlow => "slow_body",
             Refusal::Overloaded => "overloaded",
@@ -202,6 +209,9 @@ fn add_remedy(response: &mut Response, refusal: &Refusal) {
     if matches!(refusal, Refusal::Unsupported(_)) {
         let accepted = HeaderValue::from_static(body::ACCEPTED_ENCODINGS);
         response.headers_mut().insert(ACCEPT_ENCODING, accepted);
+    }
+    if matches!(refusal, Refusal::Unauthenticated) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
 }
 
@@ -287,6 +297,7 @@ mod tests {
             Refusal::NoRoom,
             Refusal::TooSlow,
             Refusal::Overloaded,
+            Refusal::Unauthenticated,
             Refusal::ShuttingDown,
             Refusal::Internal,
         ];

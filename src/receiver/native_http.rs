@@ -54,6 +54,14 @@ async fn method_not_allowed(State(receiver): State<Receiver>) -> Response {
     response
 }
 
+/// Answers a request that carries no token of ours.
+pub fn unauthenticated(pipeline: &Pipeline) -> Response {
+    pipeline.metrics().request_refused(Refusal::Unauthenticated.reason());
+    let response = refused(&Refusal::Unauthenticated);
+    pipeline.metrics().answered(Transport::Push, response.status().as_str());
+    response
+}
+
 fn refused(refusal: &Refusal) -> Response {
     let reply = json!({ "error": refusal.message(), "retryable": refusal.is_retryable() });
     let mut response = json_response(refusal.http_status(), &reply);

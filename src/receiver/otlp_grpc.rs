@@ -124,6 +124,14 @@ async fn unimplemented(State(receiver): State<Receiver>) -> Response {
     status(&refusal).into_http()
 }
 
+/// Answers a call that carries no token of ours.
+pub fn unauthenticated(pipeline: &Pipeline) -> Response {
+    let refusal = Refusal::Unauthenticated;
+    pipeline.metrics().request_refused(refusal.reason());
+    pipeline.metrics().answered(Transport::Grpc, &(refusal.grpc_code() as i32).to_string());
+    status(&refusal).into_http()
+}
+
 fn status(refusal: &Refusal) -> Status {
     let (code, message) = (refusal.grpc_code(), refusal.message());
     match refusal {

@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
-use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -29,13 +29,8 @@ use crate::mapping::spans::MappedSpans;
 use crate::metrics::Transport;
 use crate::pipeline::Pipeline;
 
-/// The routes of OTLP over HTTP at `path`. Browsers may call them from pages at `cors_origins`, never with credentials.
-pub fn router(
-    pipeline: Arc<Pipeline>,
-    limits: ReceiverLimits,
-    path: &str,
-    cors_origins: Vec<String>,
-) -> Router {
+/// The routes of OTLP over HTTP at `path`.
+pub fn router(pipeline: Arc<Pipeline>, limits: ReceiverLimits, path: &str) -> Router {
     let receiver = Receiver { pipeline, limits };
     let export = || post(export).fallback(method_not_allowed);
     Router::new()
@@ -44,7 +39,12 @@ pub fn router(
         .route(&format!("{path}/"), export())
         .fallback(not_found)
         .with_state(receiver)
-        .layer(option_layer((!cors_origins.is_empty()).then(|| cors(cors_origins))))
+}
+
+/// The routes of `router` for browsers as well, from pages at `cors_origins`, never with cookies. Tokens are asked for
+/// within: a browser asks without one first.
+pub fn for_browsers(router: Router, cors_origins: Vec<String>) -> Router {
+    router.layer(option_layer((!cors_origins.is_empty()).then(|| cors(cors_origins))))
 }
 
 fn cors(origins: Vec<String>) -> CorsLayer {
@@ -54,7 +54,7 @@ fn cors(origins: Vec<String>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods([Method::POST])
-        .allow_headers([CONTENT_TYPE, CONTENT_ENCODING])
+        .allow_headers([CONTENT_TYPE, CONTENT_ENCODING, AUTHORIZATION])
         .max_age(CORS_MAX_AGE)
 }
 
@@ -150,6 +150,15 @@ async fn not_found(State(receiver): State<Receiver>, request: Request) -> Respon
     let format = Format::of(request.headers()).unwrap_or(Format::Json);
     let message = "only traces are received here, by default at /v1/traces; send metrics and logs elsewhere";
     receiver.refuse(format, &Refusal::NotFound(message.to_owned()))
+}
+
+/// Answers a request that carries no token of ours.
+pub fn unauthenticated(pipeline: &Pipeline, headers: &HeaderMap) -> Response {
+    let format = Format::of(headers).unwrap_or(Format::Json);
+    pipeline.metrics().request_refused(Refusal::Unauthenticated.reason());
+    let response = refused(format, &Refusal::Unauthenticated);
+    pipeline.metrics().answered(format.transport(), response.status().as_str());
+    response
 }
 
 /// The response message; nothing is set in it when everything was accepted.

@@ -13,7 +13,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
@@ -40,11 +42,13 @@ impl Status {
         self.ready.store(ready, Relaxed);
     }
 
-    /// Says that everything has been closed, and resolves once that many scrapes have shown it.
-    pub async fn last_scrapes(&self, scrapes: u32) {
+    /// Says that everything has been closed, at once, and resolves when that many scrapes have shown it.
+    pub fn last_scrapes(&self, scrapes: u32) -> impl Future<Output = ()> {
         self.closed.store(true, Relaxed);
-        let mut seen = self.last_scrapes.subscribe();
-        seen.wait_for(|seen| *seen >= scrapes).await.expect("the sender lives as long as self");
+        async move {
+            let mut seen = self.last_scrapes.subscribe();
+            seen.wait_for(|seen| *seen >= scrapes).await.expect("the sender lives as long as self");
+        }
     }
 }
 
@@ -63,24 +67,30 @@ pub struct Limits {
     pub scrapes: usize,
 }
 
-/// The routes of metrics, the API and health; at the push address, or at one of their own.
+/// The routes of metrics and the API; at the push address, or at one of their own.
 pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>, limits: Limits) -> Router {
     let scrapes = Arc::new(Semaphore::new(limits.scrapes.min(Semaphore::MAX_PERMITS)));
-    let metrics = Router::new()
+    Router::new()
         .route("/metrics", get(metrics))
         .route("/api/flows", get(flows))
         .route("/api/flows/{flow}/{key}", get(instance))
-        .with_state(Web { pipeline, status: Arc::clone(&status), scrapes });
-    metrics.merge(health_router(status))
+        .with_state(Web { pipeline, status, scrapes })
 }
 
-/// The routes of health alone, which every address of ours has.
+/// The routes of health, open to all, which both addresses have.
 pub fn health_router(status: Arc<Status>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .with_state(status)
+}
+
+/// Answers a request that carries no token of ours.
+pub fn unauthenticated(pipeline: &Pipeline) -> Response {
+    pipeline.metrics().read_unauthenticated();
+    let error = "a valid token is needed, as in `authorization: Bearer TOKEN` (auth.read_token_file)\n";
+    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], error).into_response()
 }
 
 async fn metrics(State(web): State<Web>, method: Method, headers: HeaderMap) -> Response {

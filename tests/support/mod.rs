@@ -9,6 +9,7 @@
 pub(crate) mod exposition;
 pub(crate) mod otlp;
 pub(crate) mod target;
+pub(crate) mod tls;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -204,7 +205,16 @@ impl Server {
 
     /// Puts another text in the place of the config.
     pub(crate) fn rewrite_config(&self, text: &str) {
-        std::fs::write(self.folder.path().join("config.yaml"), text).expect("a written file");
+        self.rewrite("config.yaml", text);
+    }
+
+    /// The same with another file of the program's folder.
+    pub(crate) fn rewrite(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.path().join(name), text).expect("a written file");
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        std::fs::remove_file(self.folder.path().join(name)).expect("it was there");
     }
 
     pub(crate) fn start_up(&self) -> &[String] {
