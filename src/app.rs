@@ -23,7 +23,7 @@ use crate::mapping::spans::{Rejection, TimeLimits};
 use crate::memory;
 use crate::metrics::{Metrics, Settings};
 use crate::pipeline::{InForce, Pipeline, SWEEP_INTERVAL, wall};
-use crate::receiver::{InFlight, ReceiverLimits, native_http, otlp_grpc, otlp_http};
+use crate::receiver::{InFlight, ReceiverLimits, large_at_once, native_http, otlp_grpc, otlp_http};
 use crate::recent::{self, Recent};
 use crate::reload::{ReloadSignal, Reloader, Source};
 use crate::web::{self, Status};
@@ -263,12 +263,14 @@ impl App {
     fn routes(&self) -> Routes {
         let App { pipeline, access, status, config, .. } = self;
         let in_flight = InFlight::new(config.limits.bytes_in_flight, pipeline.metrics().requests_in_flight());
+        let large = large_at_once();
         let pipeline = || Arc::clone(pipeline);
         let health = || web::health_router(Arc::clone(status));
         let limits = |request_bytes| ReceiverLimits {
             request_bytes,
             body_timeout: config.limits.body_timeout,
             in_flight: Arc::clone(&in_flight),
+            large: Arc::clone(&large),
         };
         let otlp_limits = || limits(config.limits.request_bytes);
 

@@ -54,9 +54,9 @@ const GZIP: (&str, &str) = ("content-encoding", "gzip");
 
 /// Lines without a test here, and why.
 const NOT_HERE: [(u32, &str); 4] = [
-    (28, "overload is in tests/limits.rs"),
-    (29, "overload is in tests/limits.rs"),
-    (32, "there is no authentication"),
+    (28, "overload is in tests/limits.rs and tests/memory.rs"),
+    (29, "overload is in tests/limits.rs and tests/memory.rs"),
+    (32, "authentication is in tests/tls.rs"),
     (33, "a panic cannot be provoked from outside"),
 ];
 
@@ -1063,6 +1063,7 @@ fn may_be_sent_again(refusal: &Refusal) -> bool {
         | Refusal::Unsupported(_)
         | Refusal::NotFound(_)
         | Refusal::MethodNotAllowed(_)
+        | Refusal::Unauthenticated
         | Refusal::Internal => false,
         Refusal::NoRoom | Refusal::TooSlow | Refusal::Overloaded | Refusal::ShuttingDown => true,
     }
@@ -1080,6 +1081,7 @@ fn line_30_must_say_the_same_of_every_refusal_over_http_and_over_grpc() {
         Refusal::Unsupported(why()),
         Refusal::NotFound(why()),
         Refusal::MethodNotAllowed(why()),
+        Refusal::Unauthenticated,
         Refusal::NoRoom,
         Refusal::TooSlow,
         Refusal::Overloaded,

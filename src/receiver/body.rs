@@ -39,9 +39,15 @@ pub(super) async fn read(
     body: Body,
     limits: &ReceiverLimits,
 ) -> Result<Content, Refusal> {
-    let encoding = Encoding::of(headers)?;
+    let encoding = match Encoding::of(headers) {
+        Ok(encoding) => encoding,
+        Err(refusal) => {
+            drain_later(body);
+            return Err(refusal);
+        }
+    };
     let (bytes, reserved) = collect(body, limits.request_bytes, limits).await?;
-    Ok(Content { bytes, encoding, limit: limits.request_bytes, reserved })
+    Ok(Content { bytes, encoding, limit: limits.request_bytes, reserved }.inflated_if_small())
 }
 
 /// A frame of gRPC: whether its message is compressed, and how long it is (gRPC over HTTP2, "Length-Prefixed-Message").
@@ -79,15 +85,27 @@ pub(super) async fn read_message(
         return Err(undecodable("it is compressed, and empty"));
     }
     let bytes = bytes.split_off(FRAME_HEADER);
-    Ok(Content { bytes, encoding, limit, reserved })
+    Ok(Content { bytes, encoding, limit, reserved }.inflated_if_small())
 }
 
 impl Content {
-    /// Whether working on it takes long enough to be felt by others.
+    /// Whether working on it takes long enough to be felt by others. What is still compressed does.
     pub(super) fn is_large(&self) -> bool {
-        let large =
-            if matches!(self.encoding, Encoding::Identity) { LARGE_BYTES } else { LARGE_COMPRESSED_BYTES };
-        self.bytes.len() >= large
+        self.encoding != Encoding::Identity || self.bytes.len() >= LARGE_BYTES
+    }
+
+    /// Inflates it at once if it turns out to be small: what little is on the wire may stand for very much.
+    fn inflated_if_small(mut self) -> Self {
+        if self.encoding == Encoding::Identity || self.bytes.len() >= LARGE_COMPRESSED_BYTES {
+            return self;
+        }
+        let mut trial = self.reserved.another();
+        // What is wrong with it, or why there is no room for it, will be found once more where it can be answered.
+        if let Ok(bytes) = inflate(self.encoding, self.bytes.clone(), self.limit.min(LARGE_BYTES), &mut trial)
+        {
+            self = Content { bytes, encoding: Encoding::Identity, reserved: trial, ..self };
+        }
+        self
     }
 
     /// The request, of no more bytes than the limit, and the room for it, which is to be kept as long as it is.
@@ -214,7 +232,8 @@ fn read_limited(
     reserved: &mut Reserved,
     failed: impl Fn(std::io::Error) -> Refusal,
 ) -> Result<Bytes, Refusal> {
-    let mut inflated = Vec::new();
+    // Room at once: growing by doubling would take three times as much, and memory that is not touched is none.
+    let mut inflated = Vec::with_capacity(limit.saturating_add(1));
     let mut reader = reader.take(limit as u64 + 1);
     loop {
         let more = reader.by_ref().take(INFLATE_STEP as u64).read_to_end(&mut inflated).map_err(&failed)?;
@@ -223,7 +242,9 @@ fn read_limited(
             return Err(too_large(limit));
         }
         if more < INFLATE_STEP {
-            return Ok(inflated.into());
+            // Copied if there is much more room than it takes: others are to have that.
+            let is_roomy = inflated.len() < inflated.capacity() / 2;
+            return Ok(if is_roomy { Bytes::copy_from_slice(&inflated) } else { inflated.into() });
         }
     }
 }

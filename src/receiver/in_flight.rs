@@ -39,6 +39,11 @@ pub(super) struct Reserved {
 pub(super) struct NoRoom;
 
 impl Reserved {
+    /// Room for the same request, of no bytes so far.
+    pub(super) fn another(&self) -> Reserved {
+        self.of.begin()
+    }
+
     /// Takes room for `bytes` more.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let fits = |reserved: usize| reserved.checked_add(bytes).filter(|sum| *sum <= self.of.limit);

@@ -18,6 +18,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::{ACCEPT_ENCODING, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
 use body::Content;
@@ -38,6 +39,15 @@ pub struct ReceiverLimits {
     pub body_timeout: Duration,
     /// The room for all requests that are under way, which all ways in share.
     pub in_flight: Arc<InFlight>,
+    /// One permit for each large request that may be worked on at once, likewise.
+    pub large: Arc<Semaphore>,
+}
+
+/// How many large requests are worked on at once: enough to keep all processors busy. The others wait, with what they
+/// have on the wire; what they are inflated to is not there yet.
+pub fn large_at_once() -> Arc<Semaphore> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Arc::new(Semaphore::new(2 * processors))
 }
 
 /// What every way in needs.
@@ -59,6 +69,23 @@ impl Receiver {
         }
         body::drain_later(body);
         Err(Refusal::Overloaded)
+    }
+
+    /// Waits until it may be worked on, if it is large.
+    async fn permit(&self, content: &Content) -> Option<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.limits.large).acquire_owned();
+        if content.is_large() { permit.await.ok() } else { None }
+    }
+
+    /// Takes in an OTLP request, whichever way it came. Returns what was refused of it.
+    async fn accept_traces(&self, transport: Transport, request: Content) -> Result<MappedSpans, Refusal> {
+        let permit = self.permit(&request).await;
+        let pipeline = Arc::clone(&self.pipeline);
+        let accept = move || {
+            let (request, _reserved) = request.inflate()?;
+            accept_traces_now(&pipeline, transport, &request)
+        };
+        run(permit, accept).await
     }
 
     /// Counts the answer to a request.
@@ -227,31 +254,18 @@ impl From<DecodeError> for Refusal {
     }
 }
 
-/// Takes in an OTLP request, whichever way it came. Returns what was refused of it.
-async fn accept_traces(
-    pipeline: &Arc<Pipeline>,
-    transport: Transport,
-    request: Content,
-) -> Result<MappedSpans, Refusal> {
-    let (pipeline, is_large) = (Arc::clone(pipeline), request.is_large());
-    let accept = move || {
-        let (request, _reserved) = request.inflate()?;
-        accept_traces_now(&pipeline, transport, &request)
-    };
-    run(is_large, accept).await
-}
-
-/// Runs what may panic on foreign bytes: a bug then costs one request.
+/// Runs what may panic on foreign bytes: a bug then costs one request. With a permit it runs where it holds up no other.
 async fn run<T: Send + 'static>(
-    is_large: bool,
+    large: Option<OwnedSemaphorePermit>,
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let guarded = move || catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Refusal::Internal));
-    if is_large {
-        tokio::task::spawn_blocking(guarded).await.unwrap_or(Err(Refusal::Internal))
-    } else {
+    let Some(permit) = large else { return guarded() };
+    let held = move || {
+        let _permit = permit;
         guarded()
-    }
+    };
+    tokio::task::spawn_blocking(held).await.unwrap_or(Err(Refusal::Internal))
 }
 
 fn accept_traces_now(
@@ -285,35 +299,17 @@ fn accept_traces_now(
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_refusal_invites_a_retry_over_http_and_grpc_alike() {
-        let text = String::new;
-        let all = [
-            Refusal::Undecodable(text()),
-            Refusal::TooLarge(text()),
-            Refusal::Unsupported(text()),
-            Refusal::NotFound(text()),
-            Refusal::MethodNotAllowed(text()),
-            Refusal::NoRoom,
-            Refusal::TooSlow,
-            Refusal::Overloaded,
-            Refusal::Unauthenticated,
-            Refusal::ShuttingDown,
-            Refusal::Internal,
-        ];
-        for refusal in all {
-            let by_http = matches!(refusal.http_status().as_u16(), 429 | 502 | 503 | 504);
-            // RESOURCE_EXHAUSTED is not among them: it is never sent with RetryInfo here.
-            let by_grpc = matches!(
-                refusal.grpc_code(),
-                Code::Cancelled
-                    | Code::DeadlineExceeded
-                    | Code::Aborted
-                    | Code::OutOfRange
-                    | Code::Unavailable
-                    | Code::DataLoss
-            );
-            assert_eq!((by_http, by_grpc), (refusal.is_retryable(), refusal.is_retryable()), "{refusal:?}");
+    #[tokio::test]
+    async fn line_33_a_panic_costs_one_request_that_must_not_come_again() {
+        for is_large in [false, true] {
+            let permits = Arc::new(Semaphore::new(1));
+            let permit = || is_large.then(|| Arc::clone(&permits).try_acquire_owned().expect("it came back"));
+            let answer: Result<(), Refusal> = run(permit(), || panic!("a bug")).await;
+            assert_eq!(answer, Err(Refusal::Internal));
+            assert_eq!(run(permit(), || Ok(1)).await, Ok(1), "the process goes on");
         }
+        assert_eq!(Refusal::Internal.http_status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(Refusal::Internal.grpc_code(), Code::Internal);
+        assert!(!Refusal::Internal.is_retryable());
     }
 }

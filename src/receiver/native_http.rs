@@ -76,16 +76,19 @@ fn json_response(status: http::StatusCode, body: &Value) -> Response {
 impl Receiver {
     async fn push(&self, request: Request) -> Result<Value, Refusal> {
         let (parts, content) = request.into_parts();
-        check_content_type(&parts.headers)?;
+        if let Err(refusal) = check_content_type(&parts.headers) {
+            body::drain_later(content);
+            return Err(refusal);
+        }
         let read = |content| body::read(&parts.headers, content, &self.limits);
         let content = self.read(content, read).await?;
         let pipeline = Arc::clone(&self.pipeline);
-        let is_large = content.is_large();
+        let permit = self.permit(&content).await;
         let accept = move || {
             let (body, _reserved) = content.inflate()?;
             accept(&pipeline, &body)
         };
-        run(is_large, accept).await
+        run(permit, accept).await
     }
 }
 

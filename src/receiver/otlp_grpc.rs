@@ -22,7 +22,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::body::{self, Encoding};
 use super::otlp_http::export_response;
-use super::{Receiver, ReceiverLimits, Refusal, accept_traces, retry_delay};
+use super::{Receiver, ReceiverLimits, Refusal, retry_delay};
 use crate::mapping::spans::MappedSpans;
 use crate::metrics::Transport;
 use crate::pipeline::Pipeline;
@@ -54,10 +54,16 @@ impl Receiver {
     async fn export_message(&self, request: Request) -> Result<MappedSpans, Status> {
         let (parts, content) = request.into_parts();
         let export = async {
-            let encoding = encoding(&parts.headers)?;
+            let encoding = match encoding(&parts.headers) {
+                Ok(encoding) => encoding,
+                Err(refusal) => {
+                    body::drain_later(content);
+                    return Err(refusal);
+                }
+            };
             let read = |content| body::read_message(encoding, content, &self.limits);
             let content = self.read(content, read).await?;
-            accept_traces(&self.pipeline, Transport::Grpc, content).await
+            self.accept_traces(Transport::Grpc, content).await
         };
         export.await.map_err(|refusal| {
             self.refused(&refusal);
@@ -117,7 +123,8 @@ fn accepted(mapped: &MappedSpans) -> Response {
     response
 }
 
-async fn unimplemented(State(receiver): State<Receiver>) -> Response {
+async fn unimplemented(State(receiver): State<Receiver>, request: Request) -> Response {
+    body::drain_later(request.into_body());
     let refusal = Refusal::NotFound("only traces are received here, by TraceService/Export".to_owned());
     receiver.refused(&refusal);
     receiver.answered(Transport::Grpc, &(refusal.grpc_code() as i32).to_string());

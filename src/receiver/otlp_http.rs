@@ -24,7 +24,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tower::util::option_layer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{Receiver, ReceiverLimits, Refusal, accept_traces, add_remedy, body};
+use super::{Receiver, ReceiverLimits, Refusal, add_remedy, body};
 use crate::mapping::spans::MappedSpans;
 use crate::metrics::Transport;
 use crate::pipeline::Pipeline;
@@ -107,9 +107,11 @@ async fn export(State(receiver): State<Receiver>, request: Request) -> Response 
     let format = Format::of(request.headers());
     let result = match format {
         Some(format) => receiver.export(format, request).await,
-        None => Err(Refusal::Unsupported(
-            "content-type must be application/x-protobuf or application/json".to_owned(),
-        )),
+        None => {
+            body::drain_later(request.into_body());
+            let message = "content-type must be application/x-protobuf or application/json";
+            Err(Refusal::Unsupported(message.to_owned()))
+        }
     };
     let format = format.unwrap_or(Format::Json);
     match result {
@@ -127,7 +129,7 @@ impl Receiver {
         let (parts, content) = request.into_parts();
         let read = |content| body::read(&parts.headers, content, &self.limits);
         let content = self.read(content, read).await?;
-        accept_traces(&self.pipeline, format.transport(), content).await
+        self.accept_traces(format.transport(), content).await
     }
 
     fn refuse(&self, format: Format, refusal: &Refusal) -> Response {
@@ -140,6 +142,7 @@ impl Receiver {
 
 async fn method_not_allowed(State(receiver): State<Receiver>, request: Request) -> Response {
     let format = Format::of(request.headers()).unwrap_or(Format::Json);
+    body::drain_later(request.into_body());
     let refusal = Refusal::MethodNotAllowed("traces are sent with POST".to_owned());
     let mut response = receiver.refuse(format, &refusal);
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
@@ -148,6 +151,7 @@ async fn method_not_allowed(State(receiver): State<Receiver>, request: Request) 
 
 async fn not_found(State(receiver): State<Receiver>, request: Request) -> Response {
     let format = Format::of(request.headers()).unwrap_or(Format::Json);
+    body::drain_later(request.into_body());
     let message = "only traces are received here, by default at /v1/traces; send metrics and logs elsewhere";
     receiver.refuse(format, &Refusal::NotFound(message.to_owned()))
 }
