@@ -5,6 +5,8 @@
 //! one has the same fields, but bytes where the full one has text or a message that the walker skips: it is
 //! what the walker is allowed to accept, exactly.
 
+#![allow(dead_code, reason = "each test and each fuzz target uses its own part")]
+
 use latency_aggregator::mapping::otlp::{DecodeError, SpanFields, Text, TraceVisitor, Value, json, wire};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
