@@ -5,6 +5,7 @@
 #[path = "../../tests/support/exposition.rs"]
 mod page;
 
+use std::io::Cursor;
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
@@ -16,6 +17,8 @@ use latency_aggregator::config::{self, Loaded};
 use latency_aggregator::metrics::exposition::{self, Format};
 use latency_aggregator::metrics::snapshot::{Family, Series, Value};
 use latency_aggregator::pipeline::Pipeline;
+use latency_aggregator::replay::Recording;
+use latency_aggregator::replay::files::TraceFile;
 use page::Page;
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
@@ -62,6 +65,23 @@ pub fn post(router: Router, path: &str, headers: &[(&str, &str)], body: impl Int
 fn grpc_code(headers: &HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
+
+/// Replays a trace file that can be read, and checks what has become of it if all of it can be decoded.
+pub fn replay(file: &[u8], pipeline: &Pipeline) {
+    let mut recording = Recording::default();
+    let reader = Cursor::new(file.to_vec());
+    let file = TraceFile::from_reader("file", reader, PIECE_LIMIT_BYTES).expect("a trace file");
+    let is_whole = recording.read(file, pipeline, |_| {}).is_ok();
+    let (read, refused) = recording.spans();
+    assert!(refused <= read, "{refused} of {read}");
+    recording.replay(pipeline, |_| {});
+    if is_whole {
+        check_pipeline(pipeline);
+    }
+}
+
+/// No piece of a trace file may be larger.
+pub const PIECE_LIMIT_BYTES: usize = 1 << 16;
 
 /// Whatever came, the flows' part of a page can be written in every format, and each event is in exactly one place.
 pub fn check_pipeline(pipeline: &Pipeline) {
