@@ -16,6 +16,9 @@ const LIMIT_BYTES: usize = 4096;
 /// As far as a bomb is looked into here.
 const LOOKED_AT_BYTES: u64 = 1 << 16;
 
+/// How much is read at once here.
+const STEP_BYTES: usize = 64;
+
 const PATH: &str = "/v1/traces";
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
@@ -47,7 +50,9 @@ fn check(encoding: Encoding, body: &[u8]) {
         return;
     }
     let (inflated, is_damaged) = inflate(encoding, body);
-    let is_large = body.len() > LIMIT_BYTES || inflated.len() > LIMIT_BYTES;
+    // What was read last of a damaged body is not known.
+    let most = inflated.len() + if is_damaged { STEP_BYTES } else { 0 };
+    let is_large = body.len() > LIMIT_BYTES || most > LIMIT_BYTES;
     match (is_large, is_damaged) {
         (true, true) => check_refused(over_http, over_grpc, &[413, 400]),
         (true, false) => check_refused(over_http, over_grpc, &[413]),
@@ -113,10 +118,10 @@ fn inflate(encoding: Encoding, body: &[u8]) -> (Vec<u8>, bool) {
             Box::new(decoder)
         }
     };
-    // In small steps, since what a step has read is lost when it fails.
+    // What a step has read is lost when it fails.
     let mut inflated = Vec::new();
     let mut reader = reader.take(LOOKED_AT_BYTES);
-    let mut step = [0; 64];
+    let mut step = [0; STEP_BYTES];
     loop {
         match reader.read(&mut step) {
             Ok(0) => return (inflated, false),
