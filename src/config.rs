@@ -524,5 +524,10 @@ pub fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded, Confi
     file::load(path, overrides)
 }
 
+/// The settings of a text that need not be a file: `name` stands for it in errors. It cannot include files.
+pub fn load_text(name: &str, text: &str) -> Result<Loaded, ConfigError> {
+    file::load_text(name, text)
+}
+
 #[cfg(test)]
 mod tests;

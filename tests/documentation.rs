@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use latency_aggregator::app::build_pipeline;
@@ -20,9 +19,7 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 }
 
 fn load(text: &str) -> config::Loaded {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    config::load(Some(file.path()), &[]).unwrap()
+    config::load_text("sample", text).unwrap()
 }
 
 #[test]

@@ -84,6 +84,12 @@ struct Source {
 }
 
 impl Source {
+    /// With the values of environment variables in the text.
+    fn new(name: String, text: &str) -> Result<Self, ConfigError> {
+        let text = substitute(text, &name, |name| std::env::var(name).ok())?;
+        Ok(Source { name, text })
+    }
+
     /// The error of a setting whose path stands before the colon of `problem`, with its place if it is in the file.
     fn blame(&self, problem: String) -> ConfigError {
         let path = problem.split(':').next().unwrap_or_default();
@@ -107,14 +113,29 @@ struct Included {
 }
 
 pub(super) fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded, ConfigError> {
-    let (main, config) = match path {
-        Some(path) => {
-            let main = read(path)?;
-            let config: Config = parse(&main)?;
-            (main, config)
-        }
-        None => (Source { name: "built-in defaults".to_owned(), text: String::new() }, Config::default()),
+    let main = match path {
+        Some(path) => read(path)?,
+        None => Source { name: "built-in defaults".to_owned(), text: String::new() },
     };
+    let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
+    load_source(main, overrides, folder, |pattern| matching(folder, pattern))
+}
+
+pub(super) fn load_text(name: &str, text: &str) -> Result<Loaded, ConfigError> {
+    let main = Source::new(name.to_owned(), text)?;
+    let none = |pattern: &str| Err(format!("include: {pattern:?}: only a file can include others"));
+    load_source(main, &[], Path::new(""), none)
+}
+
+/// The settings of `main`, whose relative paths begin at `folder`, and the flows of the files that `included` finds for its
+/// patterns.
+fn load_source(
+    main: Source,
+    overrides: &[Override],
+    folder: &Path,
+    included: impl Fn(&str) -> Result<Vec<PathBuf>, String>,
+) -> Result<Loaded, ConfigError> {
+    let config: Config = parse(&main)?;
     let config = apply(config, overrides)?;
     config.check().map_err(|problem| {
         // The last word on a setting is the one to correct.
@@ -130,19 +151,18 @@ pub(super) fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded
         }
     })?;
     let main = Arc::new(main);
-    let folder = path.and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
     let mut loaded = Loaded {
         fingerprint: 0,
         flows: Vec::new(),
         places: Vec::new(),
         main: Arc::clone(&main),
-        folder: folder.clone(),
+        folder: folder.to_owned(),
         config,
     };
     let own = std::mem::take(&mut loaded.config.flows);
     loaded.add(&main, own);
     for pattern in loaded.config.include.clone() {
-        for path in matching(&folder, &pattern).map_err(|problem| main.blame(problem))? {
+        for path in included(&pattern).map_err(|problem| main.blame(problem))? {
             let source = Arc::new(read(&path)?);
             let included: Included = parse(&source)?;
             loaded.add(&source, included.flows);
@@ -237,8 +257,7 @@ fn read(path: &Path) -> Result<Source, ConfigError> {
         return Err(ConfigError::File { file: name, problem });
     }
     let text = std::fs::read_to_string(path).map_err(failed)?;
-    let text = substitute(&text, &name, |name| std::env::var(name).ok())?;
-    Ok(Source { name, text })
+    Source::new(name, &text)
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(source: &Source) -> Result<T, ConfigError> {

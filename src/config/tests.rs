@@ -1,20 +1,13 @@
 //! The config file in the repository, the settings' names, and what wrong configs are told.
 
 use std::collections::HashSet;
-use std::io::Write;
 use std::path::Path;
 
 use super::*;
 
-fn load_text(text: &str) -> Result<Loaded, ConfigError> {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    load(Some(file.path()), &[])
-}
-
 /// The error of a config, without the name of its file.
 fn error_of(text: &str) -> String {
-    let error = match load_text(text) {
+    let error = match load_text("config.yaml", text) {
         Err(error) => error,
         Ok(loaded) => loaded.compile().unwrap_err(),
     };
@@ -92,6 +85,7 @@ fn mistakes_are_refused_with_their_place() {
         ("flows:\n- name: a\n  key: span.attributs[\"order.id\"]\n", "3:13 flow \"a\": key: found"),
         ("flows:\n- name: a\n  key: [trace_id, span.name]\n", "3:3 flow \"a\": key: `trace_id` comes last"),
         ("ignore: ['span.name ==']\n", "1:"),
+        ("include: [more.yaml]\n", "1:1 include: \"more.yaml\": only a file can include others"),
         ("listen: {http: \"${env:LATENCY_AGGREGATOR_NO_SUCH_VARIABLE}\"}\n", "1:17 the environment variable"),
     ] {
         let error = error_of(text);
@@ -121,7 +115,7 @@ fn included_flows_come_behind_in_the_order_of_their_files() {
 
 #[test]
 fn equal_configs_have_equal_fingerprints_and_others_have_others() {
-    let fingerprint = |text: &str| load_text(text).unwrap().fingerprint;
+    let fingerprint = |text: &str| load_text("config.yaml", text).unwrap().fingerprint;
     assert_eq!(fingerprint("trace_flow: true\n"), fingerprint("# the default\ntrace_flow: true\n"));
     assert_ne!(fingerprint("trace_flow: true\n"), fingerprint("trace_flow: false\n"));
     assert_ne!(fingerprint("flows: [{name: a}]\n"), fingerprint("flows: [{name: b}]\n"));
