@@ -3,7 +3,6 @@
 Bounds are generous, for the machine may be busy; what a removed defence costs is far beyond them.
 """
 
-import functools
 import json
 import resource
 import select
@@ -13,7 +12,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib import Process, aggregator, eventually, expect, expect_equal, get, run, tool
+from lib import Process, aggregator, eventually, expect, expect_equal, get
 from procfs import Usage
 
 # What all attacks but those that say otherwise may cost.
@@ -25,24 +24,6 @@ HEALTHY_P99_MS = 1000
 def attacked(**config):
     """An aggregator with timers so short that nobody waits for them after an attack."""
     return aggregator(**{"defaults": {"quiet_period": "300ms", "linger": "300ms"}} | config)
-
-
-@functools.cache
-def settings():
-    """The settings that this binary has, as its help names them."""
-    code, text = run([tool("AGGREGATOR_BINARY"), "--help"])
-    expect_equal(code, 0, "exit code of --help")
-    return {
-        word.removeprefix("--") for word in text.split() if word.startswith("--") and "." in word
-    }
-
-
-def lacks(*names):
-    """Whether the binary lacks one of these settings; says so, for the check is left out then."""
-    missing = [name for name in names if name not in settings()]
-    if missing:
-        print(f"     PENDING: this binary has no {', '.join(missing)}")
-    return bool(missing)
 
 
 class Healthy(Process):

@@ -6,7 +6,7 @@ import time
 
 import bombs
 import http2
-from attacks import attacked, lacks, withstood
+from attacks import attacked, withstood
 from lib import expect, expect_equal
 
 MIB = bombs.MIB
@@ -126,8 +126,6 @@ SENDERS = 32
 
 def check_many_bombs_at_once_share_one_budget():
     """Each of them is just small enough; together they would take a gigabyte."""
-    if lacks("limits.bytes_in_flight"):
-        return
     # An unknown field, which is skipped: nothing of it stays.
     plain = b"\xfa\x01" + varint(BUDGET_MIB // 2 * MIB) + bytes(BUDGET_MIB // 2 * MIB)
     request = ("/v1/traces", "application/x-protobuf", "gzip", bombs.compressed("gzip", plain))
@@ -151,8 +149,6 @@ def check_many_bombs_at_once_share_one_budget():
 
 def check_many_large_bodies_at_once_share_one_budget():
     """Plain bodies, sent but for their last byte: what was read of them has to be kept."""
-    if lacks("limits.bytes_in_flight"):
-        return
     with (
         budgeted() as running,
         withstood(

@@ -9,7 +9,7 @@ import time
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 import http2
-from attacks import attacked, lacks, withstood
+from attacks import attacked, withstood
 from check_bombs import post, varint
 from check_formats import scrapecheck
 from check_promtool import expect_clean
@@ -252,8 +252,6 @@ UNACCOUNTED_MIB = 96
 
 def check_a_flood_of_traces_stays_within_its_memory():
     """A million traces whose parents never come; senders are told to wait, then some are let go."""
-    if lacks("limits.memory_bytes"):
-        return
     chosen = random.Random(2)
     limits = {"memory_bytes": MEMORY_MIB << 20}
     # Held for so long that nothing but the budget lets go of them.

@@ -4,7 +4,7 @@ import time
 from contextlib import ExitStack
 
 import http2
-from attacks import Crowd, attacked, lacks, settings, widened, withstood
+from attacks import Crowd, attacked, widened, withstood
 from lib import eventually, expect, expect_equal, get
 from procfs import Usage
 
@@ -19,15 +19,13 @@ PORTS = ("http", "otlp_http", "otlp_grpc")
 
 def check_headers_that_drip_are_not_waited_for():
     """A byte of a header now and then, for as long as the server listens."""
-    seconds = TIMEOUT_SECONDS if "limits.header_timeout" in settings() else 10
+    seconds = TIMEOUT_SECONDS
     begin = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\n"
     with serving(header_timeout=seconds) as running, withstood(running, "dripping headers"):
         expect_let_go(running, [(name, begin) for name in PORTS], b"x-a: b\r\n", seconds)
 
 
 def check_connections_that_send_nothing_are_not_waited_for():
-    if lacks("limits.header_timeout", "limits.idle_timeout"):
-        return
     both = {"header_timeout": TIMEOUT_SECONDS, "idle_timeout": TIMEOUT_SECONDS}
     begins = [b"", b"P", b"PRI * HTTP/2.0\r\n", b"POST / HT"]
     with serving(**both) as running, withstood(running, "connections that send next to nothing"):
@@ -36,8 +34,6 @@ def check_connections_that_send_nothing_are_not_waited_for():
 
 
 def check_bodies_that_drip_are_not_waited_for():
-    if lacks("limits.body_timeout"):
-        return
     head = (
         b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         b"content-length: 100000\r\n\r\n["
@@ -50,8 +46,6 @@ def check_bodies_that_drip_are_not_waited_for():
 
 def check_bodies_that_drip_over_http2_are_not_waited_for():
     """The connection may stay, its streams may not."""
-    if lacks("limits.body_timeout"):
-        return
     headers = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.export_block())
     drip = http2.frame(http2.DATA, 0, 1, b"\0")
     with serving(body_timeout=TIMEOUT_SECONDS) as running, withstood(running, "dripping DATA"):
@@ -66,8 +60,6 @@ def check_bodies_that_drip_over_http2_are_not_waited_for():
 
 def check_idle_connections_are_closed():
     """Of a client that asked once and then no more; over HTTP/2 also if it answers pings."""
-    if lacks("limits.idle_timeout"):
-        return
     ask = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
     with serving(idle_timeout=TIMEOUT_SECONDS) as running, withstood(running, "idle connections"):
         expect_let_go(running, [("http", ask)], b"", TIMEOUT_SECONDS)
@@ -78,8 +70,6 @@ def check_idle_connections_are_closed():
 
 def check_headers_that_stall_over_http2_are_not_waited_for():
     """A header block that was begun is no request that is under way."""
-    if lacks("limits.idle_timeout"):
-        return
     begun = http2.frame(http2.HEADERS, 0, 1, http2.export_block())
     with serving(idle_timeout=TIMEOUT_SECONDS) as running, withstood(running, "stalled HEADERS"):
         with http2.Connection(running.ports["otlp_grpc"]) as connection:
@@ -89,8 +79,6 @@ def check_headers_that_stall_over_http2_are_not_waited_for():
 
 
 def check_readers_of_metrics_that_do_not_read_are_given_up():
-    if lacks("limits.response_timeout", "limits.idle_timeout"):
-        return
     ask = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n"
     # Some are refused at once, and are idle then.
     both = {"response_timeout": TIMEOUT_SECONDS, "idle_timeout": TIMEOUT_SECONDS}
@@ -111,8 +99,6 @@ def check_readers_of_metrics_that_do_not_read_are_given_up():
 
 
 def check_connections_beyond_the_limit_are_closed_and_counted():
-    if lacks("limits.connections"):
-        return
     with attacked(limits={"connections": 50}) as running:
         for name in PORTS:
             refused = refused_connections(running, name)
@@ -137,8 +123,8 @@ def refused_connections(running, name):
 
 
 def serving(**seconds):
-    """A server with these limits in seconds, as far as it has them."""
-    known = {name: f"{value}s" for name, value in seconds.items() if f"limits.{name}" in settings()}
+    """A server with these limits in seconds."""
+    known = {name: f"{value}s" for name, value in seconds.items()}
     return attacked(limits=known)
 
 

@@ -115,6 +115,11 @@ pub fn check_pipeline(pipeline: &Pipeline) {
     assert_eq!(sum(&own, "events_received_total"), found, "{}", exposition::text(&own));
 }
 
+/// How many events the pipeline has been given, as its page says.
+pub fn received(pipeline: &Pipeline) -> u64 {
+    sum(&pipeline.snapshot(pipeline.now()), "events_received_total")
+}
+
 /// Where an event may be that was received, apart from late ones.
 const PLACES: [&str; 7] = [
     "events_open",
