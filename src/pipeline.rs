@@ -148,6 +148,7 @@ impl Pipeline {
     /// Ends some of what costs most for least. Returns whether more has to go.
     fn make_room(&self, in_force: &InForce, now: Now) -> bool {
         in_force.rules.forget_seen();
+        drop(self.recent.take_all());
         let (effects, more) = self.aggregator.make_room(now.arrival, SWEEP_BATCH, &in_force.catalog);
         self.note(effects, in_force, now);
         more

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::budget::{Pressure, Used};
 use super::calendar::Calendar;
@@ -32,6 +33,18 @@ impl Worth {
             () => Worth::Fresh,
         }
     }
+}
+
+/// How often instances are looked through for those that are to be ended.
+const CHOOSE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Instances that are to be ended early.
+#[derive(Debug, Default)]
+pub(super) struct Victims {
+    /// Those that go first at the end.
+    keys: Vec<Key>,
+    /// When others may be chosen, if these have gone and there is still no room.
+    chosen_anew: Arrival,
 }
 
 /// How many instances are chosen at once: a list of more would take much of the memory that is short.
@@ -103,14 +116,19 @@ impl Aggregator {
         let mut effects = Effects::default();
         let mut victims = lock(&self.victims);
         if self.pressure() != Pressure::Evicting {
-            victims.clear();
+            *victims = Victims::default();
             return (effects, false);
         }
-        if victims.is_empty() {
-            *victims = self.choose_victims(now, rules);
+        if victims.keys.is_empty() {
+            // Where what is kept is not theirs, ending instances is of no use, however often they are looked through.
+            if now < victims.chosen_anew {
+                return (effects, false);
+            }
+            victims.keys = self.choose_victims(now, rules);
+            victims.chosen_anew = now.plus(CHOOSE_INTERVAL);
         }
-        let rest = victims.len().saturating_sub(limit);
-        let mut chosen = victims.split_off(rest);
+        let rest = victims.keys.len().saturating_sub(limit);
+        let mut chosen = victims.keys.split_off(rest);
         drop(victims);
         self.loss.fetch_max(now.nanoseconds(), Relaxed);
         let is_any = !chosen.is_empty();

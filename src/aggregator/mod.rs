@@ -32,6 +32,7 @@ use crate::domain::tombstone::{Lateness, Tombstone};
 pub use budget::{Budget, Pressure};
 use calendar::Calendar;
 use claims::Claims;
+use memory::Victims;
 use remembered::Remembered;
 
 /// Bounds of what is kept.
@@ -140,8 +141,7 @@ pub struct Aggregator {
     pressure: Mutex<(Pressure, Arrival)>,
     /// Whether that is to refuse requests.
     refuses: AtomicBool,
-    /// Instances that are to be ended early, those that go first at the end.
-    victims: Mutex<Vec<Key>>,
+    victims: Mutex<Victims>,
     /// When [`Self::give_back`] looked last.
     looked_for_room: AtomicU64,
 }
