@@ -36,6 +36,12 @@ impl Claims {
         footprint::table::<Key, Vec<Key>>(tables) + lists * footprint::array::<Key>(4)
     }
 
+    /// Gives back the room that is not needed any more.
+    pub(super) fn give_back(&mut self) {
+        self.by_target.shrink_to_fit();
+        self.by_claimant.shrink_to_fit();
+    }
+
     /// Drops all claims of an instance that is over.
     pub(super) fn forget(&mut self, claimant: &Key) {
         for target in self.by_claimant.remove(claimant).unwrap_or_default() {

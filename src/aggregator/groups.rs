@@ -96,12 +96,7 @@ impl Aggregator {
         }
         let mut joined = Joined::new(self, &mut claims, rules, now, effects);
         joined.judge(key);
-        while let Some(key) = joined.again.pop_first() {
-            if joined.is_released(&key) {
-                joined.with(&key, |instance| instance.hasten(now));
-                joined.judge(&key);
-            }
-        }
+        joined.judge_again();
         self.claimants.store(claims.len(), Relaxed);
         true
     }
@@ -118,7 +113,7 @@ impl Aggregator {
         exists.then_some(gathering)?.forecast(now, rules)
     }
 
-    /// Ends all instances that are joined with others.
+    /// Ends those of the instances `open` that are joined with others, together with these.
     pub(super) fn close_joined(
         &self,
         open: &[Key],
@@ -138,6 +133,8 @@ impl Aggregator {
         for key in concerned {
             joined.end_early(&key, otherwise);
         }
+        joined.judge_again();
+        self.claimants.store(claims.len(), Relaxed);
     }
 }
 
@@ -221,6 +218,17 @@ impl<'a, R: Rules> Joined<'a, R> {
             // That group ended without it; what is left of it is another one.
             None if self.is_open(key) => _ = self.again.insert(key.clone()),
             None => {}
+        }
+    }
+
+    /// Looks at those again that waited for what has ended.
+    fn judge_again(&mut self) {
+        while let Some(key) = self.again.pop_first() {
+            if self.is_released(&key) {
+                let now = self.now;
+                self.with(&key, |instance| instance.hasten(now));
+                self.judge(&key);
+            }
         }
     }
 

@@ -160,6 +160,7 @@ impl Aggregator {
             timers.instances.absorb(kept.0, |_| true);
             timers.tombstones.absorb(kept.1, |_| true);
         }
+        lock(&self.claims).give_back();
         self.slots.shrink_to_fit();
         self.reckon_own_tables();
     }
@@ -229,7 +230,8 @@ fn class_of(instance: &Instance, now: Arrival, rules: &impl Rules) -> Class {
     (Worth::of(instance, now, rules), std::cmp::Reverse(instance.weight().max(1).ilog2()))
 }
 
-/// What ending an instance frees: what it takes itself, and at least what the facts of one event take. A tombstone stays.
+/// What ending an instance frees at least: what it takes itself, without the facts of its events, which may be others' as well.
+/// A tombstone stays.
 fn freed_with(instance: &Instance) -> u64 {
     u64::from(instance.weight()).saturating_sub(footprint::array::<Tombstone>(1) as u64)
 }

@@ -112,6 +112,8 @@ pub struct Population {
     /// Bytes of all this and of what goes with it, and how many there may be.
     pub memory_bytes: u64,
     pub memory_limit_bytes: u64,
+    /// What is done about it.
+    pub pressure: Pressure,
 }
 
 /// The open instances and the tombstones of closed ones.
@@ -253,6 +255,7 @@ impl Aggregator {
             tombstones: self.tombstones.load(Relaxed),
             memory_bytes: self.memory(),
             memory_limit_bytes: self.limits.budget.bytes,
+            pressure: self.pressure(),
         }
     }
 

@@ -97,8 +97,10 @@ pub const OVERDUE: [&str; 3] = {
     [headers.as_str(), answer.as_str(), idle.as_str()]
 };
 
-/// Largest header block of one request, HTTP/2; hyper's HTTP/1 reader has limits of its own.
+/// Largest header block of one request, HTTP/2.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// The same of HTTP/1.1, and how much of a body is read at once.
+const MAX_BUFFER_BYTES: usize = 128 * 1024;
 /// Flow-control windows: a whole batch of spans on its way, without waiting for the reader.
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
@@ -148,7 +150,7 @@ const MOST_CONNECTIONS: usize = 1 << 28;
 fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     // The time for headers is kept by `Activity`: hyper's would end idle connections as well.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_BUFFER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())

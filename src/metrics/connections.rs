@@ -52,9 +52,14 @@ impl ConnectionMetrics {
 pub struct InFlightGauge(pub(super) Gauge);
 
 impl InFlightGauge {
-    /// Shows so many.
-    pub fn set(&self, bytes: usize) {
-        self.0.set(bytes as f64);
+    /// Shows so many more.
+    pub fn add(&self, bytes: usize) {
+        self.0.add(bytes as f64);
+    }
+
+    /// Shows so many less.
+    pub fn sub(&self, bytes: usize) {
+        self.0.sub(bytes as f64);
     }
 }
 

@@ -98,6 +98,21 @@ pub struct Metrics {
     expired: Mutex<Arrival>,
 }
 
+/// Says what is done from now on about how much is kept.
+fn felt(pressure: Pressure) {
+    match pressure {
+        Pressure::None => info!("there is room again for what requests bring"),
+        Pressure::Refusing => {
+            warn!(
+                "requests are refused until instances have ended: see limits.memory_bytes and limits.instances"
+            );
+        }
+        Pressure::Evicting => {
+            error!("instances are evicted for want of room: see limits.memory_bytes and limits.instances");
+        }
+    }
+}
+
 /// How long the series of a flow that the config has no longer are shown after its last instance was closed: several
 /// scrapes of any usual interval.
 const SHOWN_AFTER_RETIRING: Duration = Duration::from_secs(600);
@@ -342,29 +357,6 @@ impl Metrics {
         }
     }
 
-    /// Says what is done from now on about how much is kept.
-    fn felt(&self, pressure: Pressure) {
-        let degraded = match pressure {
-            Pressure::None => {
-                info!("there is room again for what requests bring");
-                0.0
-            }
-            Pressure::Refusing => {
-                warn!(
-                    "requests are refused until instances have ended: see limits.memory_bytes and limits.instances"
-                );
-                1.0
-            }
-            Pressure::Evicting => {
-                error!(
-                    "instances are evicted for want of room: see limits.memory_bytes and limits.instances"
-                );
-                2.0
-            }
-        };
-        self.own.instances.degraded.set(degraded);
-    }
-
     /// Takes in what a request or a sweep did: the only caller of `Metrics::observe`.
     pub fn record(&self, effects: &Effects, now: Now, catalog: &Catalog) {
         let own = &self.own;
@@ -382,9 +374,7 @@ impl Metrics {
         own.events.unmatched.inc_by(effects.unmatched);
         own.events.after_folding.inc_by(effects.after_folding);
         own.instances.tombstones_evicted.inc_by(effects.tombstones_evicted);
-        if let Some(pressure) = effects.pressure {
-            self.felt(pressure);
-        }
+        effects.pressure.inspect(|pressure| felt(*pressure));
         for late in &effects.late {
             let flow = catalog.flow(late.flow);
             own.events.late.with_label_values(&[&*flow.name, self.late_stage(&flow, &late.stage)]).inc();
@@ -643,6 +633,11 @@ impl Metrics {
         own.instances.tombstones.set(population.tombstones as f64);
         own.instances.memory.set(population.memory_bytes as f64);
         own.instances.memory_limit.set(population.memory_limit_bytes as f64);
+        own.instances.degraded.set(match population.pressure {
+            Pressure::None => 0.0,
+            Pressure::Refusing => 1.0,
+            Pressure::Evicting => 2.0,
+        });
         let mut demand: HashMap<&str, (u64, u64)> = HashMap::new();
         for (family, refused, wanted) in flows.iter().flat_map(|metrics| metrics.demand()) {
             let sums = demand.entry(family).or_default();

@@ -47,8 +47,8 @@ impl Reserved {
     /// Takes room for `bytes` more.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let fits = |reserved: usize| reserved.checked_add(bytes).filter(|sum| *sum <= self.of.limit);
-        let before = self.of.reserved.fetch_update(Relaxed, Relaxed, fits).map_err(|_| NoRoom)?;
-        self.of.shown.set(before + bytes);
+        self.of.reserved.fetch_update(Relaxed, Relaxed, fits).map_err(|_| NoRoom)?;
+        self.of.shown.add(bytes);
         self.bytes += bytes;
         Ok(())
     }
@@ -56,8 +56,8 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let before = self.of.reserved.fetch_sub(self.bytes, Relaxed);
-        self.of.shown.set(before - self.bytes);
+        self.of.reserved.fetch_sub(self.bytes, Relaxed);
+        self.of.shown.sub(self.bytes);
     }
 }
 

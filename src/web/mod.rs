@@ -58,23 +58,26 @@ struct Web {
     status: Arc<Status>,
     /// One permit for each scrape that may be under way.
     scrapes: Arc<Semaphore>,
+    /// The same for answers of the API.
+    answers: Arc<Semaphore>,
 }
 
 /// What those who look may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Scrapes that may be under way at once; further ones are refused.
+    /// Scrapes that may be under way at once, and as many answers of the API; further ones are refused.
     pub scrapes: usize,
 }
 
 /// The routes of metrics and the API; at the push address, or at one of their own.
 pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>, limits: Limits) -> Router {
-    let scrapes = Arc::new(Semaphore::new(limits.scrapes.min(Semaphore::MAX_PERMITS)));
+    let permits = || Arc::new(Semaphore::new(limits.scrapes.min(Semaphore::MAX_PERMITS)));
+    let (scrapes, answers) = (permits(), permits());
     Router::new()
         .route("/metrics", get(metrics))
         .route("/api/flows", get(flows))
         .route("/api/flows/{flow}/{key}", get(instance))
-        .with_state(Web { pipeline, status, scrapes })
+        .with_state(Web { pipeline, status, scrapes, answers })
 }
 
 /// The routes of health, open to all, which both addresses have.
@@ -139,38 +142,50 @@ struct FlowEntry {
 
 /// All flows, and what they closed last.
 async fn flows(State(web): State<Web>) -> Response {
-    let overview = web.pipeline.overview();
-    let flows: Vec<FlowEntry> =
-        overview.into_iter().map(|(overview, recent)| FlowEntry { overview, recent }).collect();
-    json(StatusCode::OK, &serde_json::json!({ "flows": flows }))
+    let pipeline = Arc::clone(&web.pipeline);
+    answer(&web, move || {
+        let entry = |(overview, recent)| FlowEntry { overview, recent };
+        let flows: Vec<FlowEntry> = pipeline.overview().into_iter().map(entry).collect();
+        (StatusCode::OK, serde_json::to_vec(&serde_json::json!({ "flows": flows })))
+    })
+    .await
 }
 
 /// One instance, explained.
 async fn instance(State(web): State<Web>, Path((flow, key)): Path<(String, String)>) -> Response {
     let pipeline = Arc::clone(&web.pipeline);
-    let name = (flow.clone(), key.clone());
-    // An instance may consist of many events.
-    let explained =
-        tokio::task::spawn_blocking(move || pipeline.explain(&name.0, &name.1, pipeline.now())).await;
-    match explained {
-        Ok(Some(explanation)) => json(StatusCode::OK, &explanation),
-        Ok(None) => {
+    answer(&web, move || match pipeline.explain(&flow, &key, pipeline.now()) {
+        Some(explanation) => (StatusCode::OK, serde_json::to_vec(&explanation)),
+        None => {
             let error = format!(
                 "flow {flow:?} has no open instance {key:?}, and none among those it closed last (api.recent); \
                  GET /api/flows shows the flows and what they closed last"
             );
-            json(StatusCode::NOT_FOUND, &serde_json::json!({ "error": error }))
+            (StatusCode::NOT_FOUND, serde_json::to_vec(&serde_json::json!({ "error": error })))
         }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    })
+    .await
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    match serde_json::to_string(body) {
-        Ok(body) => {
-            (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
-        }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+/// An answer of the API, which may be long, and counts as under way until it has been taken.
+async fn answer(
+    web: &Web,
+    work: impl FnOnce() -> (StatusCode, serde_json::Result<Vec<u8>>) + Send + 'static,
+) -> Response {
+    let content_type = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    let Ok(permit) = Arc::clone(&web.answers).try_acquire_owned() else {
+        let error = "too many requests at once (metrics.concurrent_scrapes); try again";
+        let body = serde_json::json!({ "error": error }).to_string();
+        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], content_type, body).into_response();
+    };
+    // An instance may consist of many events.
+    let worked = tokio::task::spawn_blocking(move || {
+        let (status, body) = work();
+        (status, body.map(|body| Page::new(body, permit)))
+    });
+    match worked.await {
+        Ok((status, Ok(page))) => (status, content_type, Body::new(page)).into_response(),
+        Ok((_, Err(_))) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

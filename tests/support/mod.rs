@@ -322,7 +322,14 @@ impl Server {
 
     /// Scrapes until every instance that was opened is closed, which leaves nothing to wait for.
     pub(crate) fn until_settled(&self) -> Page {
-        self.until("no instance is open", |page| page.sum("latency_aggregator_open_instances", &[]) == 0.0)
+        let ends = ["closed_total", "unmatched_total", "merged_total"];
+        self.until("no instance is open, and all that were are counted", |page| {
+            let instances = |name: &&str| page.sum(&format!("latency_aggregator_instances_{name}"), &[]);
+            page.sum("latency_aggregator_open_instances", &[]) == 0.0
+                && instances(&"opened_total") == ends.iter().map(|name| instances(name)).sum()
+        });
+        // The families of a page are read one after the other: some of those above before the last were counted.
+        self.scrape()
     }
 
     /// The most memory that the process has had at once.
