@@ -6,7 +6,7 @@ import resource
 import socket
 import time
 
-from attacks import Crowd, settings, widened
+from attacks import Crowd, widened
 from ledger import Ledger, eventually_same
 from lib import Aggregator, eventually, expect, expect_equal, get
 from load import CONFIG, Pushes, Traces
@@ -88,15 +88,14 @@ def occupied(running, usage, deadline):
 
 
 READERS = 20
-# How long a reader may take, where that is bounded; and how much later there is room for others.
+# How long a reader may take; and how much later there is room for others.
 RESPONSE_SECONDS, SCRAPE_PATIENCE_SECONDS = 2, 6
 
 
 def scenario_stalled_scrapers(seconds):
     """Half of them read nothing, half a byte a second; another one is served after a while."""
     ledger, ask = Ledger(), b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n"
-    is_bounded = "limits.response_timeout" in settings()
-    limits = {"limits": {"response_timeout": f"{RESPONSE_SECONDS}s"}} if is_bounded else {}
+    limits = {"limits": {"response_timeout": f"{RESPONSE_SECONDS}s"}}
     with Aggregator(CONFIG | limits) as running:
         page = widened(running)
         usage = Usage(running.process_id)
