@@ -139,7 +139,11 @@ impl Aggregator {
             self.tidy_tables();
         }
         effects.pressure = self.feel_pressure(now);
-        (effects, is_any && self.pressure() == Pressure::Evicting)
+        let is_over = self.pressure() != Pressure::Evicting;
+        if is_over {
+            *lock(&self.victims) = Victims::default();
+        }
+        (effects, is_any && !is_over)
     }
 
     /// Gives back what the tables keep for instances that were ended early: entries that would find nothing to do when

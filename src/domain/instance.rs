@@ -266,11 +266,13 @@ impl Instance {
         i64::from(self.weight) - i64::from(before)
     }
 
-    /// Whether most of what it takes are facts that no other instance shares, which folding it would free.
+    /// Whether most of what it takes are facts that no other instance shares, so that a stub would take far less.
     pub fn is_mostly_facts(&self) -> bool {
+        /// What a stub takes beside its events, roughly.
+        const STUB_BYTES: usize = 1024;
         let Body::Detailed { events, .. } = &self.body else { return false };
         let own = events.iter().filter(|event| Arc::strong_count(&event.facts) == 1);
-        own.map(|event| event.facts.held.bytes()).sum::<usize>() > self.weight as usize
+        own.map(|event| event.facts.held.bytes()).sum::<usize>() > self.weight as usize + STUB_BYTES
     }
 
     /// Whether only what it waits for keeps it open: its quiet period has passed.
