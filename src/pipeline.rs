@@ -62,7 +62,7 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 /// How many instances one sweep looks at before it lets others run.
 const SWEEP_BATCH: usize = 1024;
 /// How often it is reckoned what is kept beside open instances.
-const RECKON_INTERVAL: Duration = Duration::from_secs(1);
+const RECKON_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Pipeline {
     /// A pipeline with nothing in it, whose clock starts now.

@@ -62,7 +62,7 @@ fn growth(each: u64, traces: u64, name: fn(u64, u64) -> String) -> (f64, f64) {
     for first in (0..6_000).step_by(STEP as usize) {
         assert_eq!(post(&server, spans(first, STEP, each, name)).status, 200);
     }
-    // The tables are reckoned every second.
+    // The tables are reckoned several times a second.
     let reckoned = |server: &Server| {
         let mut last = (-1.0, Instant::now());
         let page = server.until("it is reckoned", |page| {

@@ -41,6 +41,8 @@ WITHOUT_ROWS = {
     "LatencyAggregatorAbsent": "latency_aggregator_build_info",
     # Nothing is evicted before the process ends.
     "LatencyAggregatorEvictsFlows": 'flow_closed_total{outcome="evicted"}',
+    # There is neither a certificate nor a token.
+    "LatencyAggregatorSecretRefused": "latency_aggregator_config_last_reload_successful",
 }
 # Alerts that the data sent here must set off: they wait for their `for` then.
 SET_OFF = {

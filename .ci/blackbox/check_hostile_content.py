@@ -283,7 +283,9 @@ def check_a_flood_of_traces_stays_within_its_memory():
         )
         expect_equal(set(statuses) - {200, 503}, set(), "other answers")
         expect(503 in statuses, "nobody was told to wait")
-        expect_equal((limit, degraded), (MEMORY_MIB << 20, 1), "limit, and whether it is degraded")
+        expect_equal(limit, MEMORY_MIB << 20, "the limit")
+        # Requests are refused; for longer than senders are kept waiting, some traces are evicted as well.
+        expect(degraded in (1, 2), f"degraded is {degraded}")
         expect(used <= limit * 1.05, f"{used} bytes are accounted, {limit} allowed")
         rss = usage.peak_rss_mib()
         expect(rss <= MEMORY_MIB + UNACCOUNTED_MIB, f"RSS came to {rss:.0f} MiB")
