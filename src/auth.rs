@@ -1,16 +1,19 @@
 //! Bearer tokens: who may send, and who may read.
 //!
-//! Knows headers, not what is behind them. Invariant: nothing of a request but its head is read before its token is
+//! Knows headers, not what is behind them. Invariant: nothing of a request but its head is looked at before its token is
 //! found to be one of ours, and a token is neither kept nor compared as text.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
+use http_body_util::BodyExt;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -117,15 +120,31 @@ pub fn guard(
     refuse: impl Fn(&Request) -> Response + Clone + Send + Sync + 'static,
 ) -> Router {
     router.route_layer(from_fn(move |request: Request, next: Next| {
-        let admitted =
-            if tokens.in_force().admit(request.headers()) { Ok(request) } else { Err(refuse(&request)) };
+        let is_ours = tokens.in_force().admit(request.headers());
+        let refused = (!is_ours).then(|| refuse(&request));
         async move {
-            match admitted {
-                Ok(request) => next.run(request).await,
-                Err(refused) => refused,
-            }
+            let Some(refused) = refused else { return next.run(request).await };
+            throw_away(request.into_body()).await;
+            refused
         }
     }))
+}
+
+/// Reads what of a small body is on its way: a client whose stream is reset while it sends may never see the answer.
+async fn throw_away(mut body: Body) {
+    const MOST_BYTES: usize = 64 * 1024;
+    const MOST_TIME: Duration = Duration::from_secs(1);
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, |data| data.len());
+            if read > MOST_BYTES {
+                return;
+            }
+        }
+    };
+    // Whoever is slower than that has to do without.
+    tokio::time::timeout(MOST_TIME, reading).await.unwrap_or_default();
 }
 
 #[cfg(test)]

@@ -70,7 +70,10 @@ const CRATES: [(&str, &[&str]); 17] = [
     ("mimalloc", &["main"]),
     ("serde_json", &["mapping", "receiver", "web", "config", "replay", "cli"]),
     ("serde_saphyr", &["config"]),
-    ("tokio", &["pipeline", "receiver", "web", "tls", "listener", "app", "reload", "load", "cli", "main"]),
+    (
+        "tokio",
+        &["pipeline", "auth", "receiver", "web", "tls", "listener", "app", "reload", "load", "cli", "main"],
+    ),
 ];
 
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
