@@ -326,7 +326,7 @@ impl Server {
         self.until("no instance is open, and all that were are counted", |page| {
             let instances = |name: &&str| page.sum(&format!("latency_aggregator_instances_{name}"), &[]);
             page.sum("latency_aggregator_open_instances", &[]) == 0.0
-                && instances(&"opened_total") == ends.iter().map(|name| instances(name)).sum::<f64>()
+                && instances(&"opened_total") == ends.iter().map(instances).sum::<f64>()
         });
         // The families of a page are read one after the other: some of those above before the last were counted.
         self.scrape()
