@@ -4,7 +4,7 @@
 #![no_main]
 
 use std::io::{Read, Write};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use latency_aggregator::pipeline::Pipeline;
 use latency_aggregator::receiver::{otlp_grpc, otlp_http};
@@ -21,8 +21,6 @@ const STEP_BYTES: usize = 64;
 
 const PATH: &str = "/v1/traces";
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-
-static PIPELINE: LazyLock<Arc<Pipeline>> = LazyLock::new(pipeline);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Encoding {
@@ -44,8 +42,10 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn check(encoding: Encoding, body: &[u8]) {
-    let over_http = over_http(Some(encoding), body);
-    let over_grpc = (encoding != Encoding::Deflate).then(|| over_grpc(Some(encoding), body));
+    // One of its own: the traces of many inputs would fill it, and all further ones would be told to try again.
+    let pipeline = pipeline();
+    let over_http = over_http(&pipeline, Some(encoding), body);
+    let over_grpc = (encoding != Encoding::Deflate).then(|| over_grpc(&pipeline, Some(encoding), body));
     if body.is_empty() {
         return;
     }
@@ -58,9 +58,9 @@ fn check(encoding: Encoding, body: &[u8]) {
         (true, false) => check_refused(over_http, over_grpc, &[413]),
         (false, true) => check_refused(over_http, over_grpc, &[400]),
         (false, false) => {
-            assert_eq!(over_http, self::over_http(None, &inflated));
+            assert_eq!(over_http, self::over_http(&pipeline, None, &inflated));
             if let Some(over_grpc) = over_grpc {
-                assert_eq!(over_grpc, self::over_grpc(None, &inflated));
+                assert_eq!(over_grpc, self::over_grpc(&pipeline, None, &inflated));
             }
         }
     }
@@ -80,21 +80,21 @@ fn check_refused(over_http: Answer, over_grpc: Option<Answer>, expected: &[u16])
     }
 }
 
-fn over_http(encoding: Option<Encoding>, body: &[u8]) -> Answer {
+fn over_http(pipeline: &Arc<Pipeline>, encoding: Option<Encoding>, body: &[u8]) -> Answer {
     let encoding = match encoding {
         None => "identity",
         Some(Encoding::Gzip) => "gzip",
         Some(Encoding::Zstd) => "zstd",
         Some(Encoding::Deflate) => "deflate",
     };
-    let router = otlp_http::router(Arc::clone(&PIPELINE), limits(LIMIT_BYTES), PATH);
+    let router = otlp_http::router(Arc::clone(pipeline), limits(LIMIT_BYTES), PATH);
     let headers = [("content-type", "application/x-protobuf"), ("content-encoding", encoding)];
     let answer = post(router, PATH, &headers, body.to_vec());
     assert!([200, 400, 413].contains(&answer.status), "{answer:?}");
     answer
 }
 
-fn over_grpc(encoding: Option<Encoding>, message: &[u8]) -> Answer {
+fn over_grpc(pipeline: &Arc<Pipeline>, encoding: Option<Encoding>, message: &[u8]) -> Answer {
     let (is_compressed, encoding) = match encoding {
         Some(Encoding::Gzip) => (1, "gzip"),
         Some(Encoding::Zstd) => (1, "zstd"),
@@ -102,7 +102,7 @@ fn over_grpc(encoding: Option<Encoding>, message: &[u8]) -> Answer {
     };
     let length = u32::try_from(message.len()).expect("a short message");
     let frame = [&[is_compressed], &length.to_be_bytes()[..], message].concat();
-    let router = otlp_grpc::router(Arc::clone(&PIPELINE), limits(LIMIT_BYTES));
+    let router = otlp_grpc::router(Arc::clone(pipeline), limits(LIMIT_BYTES));
     let headers = [("content-type", "application/grpc"), ("grpc-encoding", encoding), ("te", "trailers")];
     post(router, EXPORT, &headers, frame)
 }
