@@ -288,8 +288,7 @@ impl App {
         let refused = pipeline();
         let push = access.for_senders(push, move |_| native_http::unauthenticated(&refused));
 
-        let page_limits = web::Limits { scrapes: config.metrics.concurrent_scrapes };
-        let web = web::router(pipeline(), Arc::clone(status), page_limits);
+        let web = web::router(pipeline(), Arc::clone(status), config.metrics.concurrent_scrapes);
         let refused = pipeline();
         let web = access.for_readers(web, move |_| web::unauthenticated(&refused)).merge(health());
 

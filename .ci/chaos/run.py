@@ -11,10 +11,8 @@ program, by default target/release/latency-aggregator.
 
 import argparse
 import importlib
-import signal
 import sys
-import time
-import traceback
+from functools import partial
 from pathlib import Path
 
 import environment
@@ -26,6 +24,9 @@ MORE_SECONDS = 120
 
 
 def main(options):
+    # Found once the environment is prepared.
+    from attempts import attempt_all
+
     scenarios = {name: run for name, run in find_scenarios()}
     unknown = [name for name in options.scenario if name not in scenarios]
     if unknown:
@@ -36,15 +37,8 @@ def main(options):
         seconds = SHORT_SECONDS
     elif options.minutes:
         seconds = options.minutes * 60 / len(chosen)
-    signal.signal(signal.SIGALRM, time_is_up)
-    # What was started is ended also then.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    began = time.monotonic()
-    results = [run_scenario(name, scenarios[name], seconds) for name in chosen]
-    failed = results.count(False)
-    print(f"chaos took {time.monotonic() - began:.0f} s")
-    print(f"{len(results) - failed} passed, {failed} failed", flush=True)
-    return 1 if failed else 0
+    runs = [(name, partial(scenarios[name], seconds)) for name in chosen]
+    return attempt_all("chaos", runs, round(seconds) + MORE_SECONDS)
 
 
 def find_scenarios():
@@ -53,34 +47,6 @@ def find_scenarios():
         for name, function in vars(module).items():
             if name.startswith("scenario_") and function.__module__ == path.stem:
                 yield name.removeprefix("scenario_"), function
-
-
-def run_scenario(name, scenario, seconds):
-    import lib
-
-    began = time.monotonic()
-    signal.alarm(round(seconds) + MORE_SECONDS)
-    try:
-        said = scenario(seconds)
-    except lib.CheckFailed as failure:
-        print(f"FAIL {name}: {failure}", flush=True)
-        return False
-    except Exception:  # A bug in a scenario must not hide the results of the others.
-        print(f"FAIL {name}:", flush=True)
-        traceback.print_exc(file=sys.stdout)
-        return False
-    finally:
-        signal.alarm(0)
-    print(f"ok   {name} ({time.monotonic() - began:.0f} s): {said}", flush=True)
-    return True
-
-
-class TimeIsUp(Exception):
-    """Not a CheckFailed, since `lib.eventually` takes that for an answer and asks again."""
-
-
-def time_is_up(_signal, _frame):
-    raise TimeIsUp("not done in time")
 
 
 if __name__ == "__main__":

@@ -64,11 +64,6 @@ impl Aggregator {
         Used { bytes, instances: self.open.load(Relaxed) }
     }
 
-    /// Bytes of all that is kept.
-    pub(super) fn memory(&self) -> u64 {
-        self.used().bytes
-    }
-
     /// What is done about how much is kept.
     pub fn pressure(&self) -> Pressure {
         lock(&self.pressure).0

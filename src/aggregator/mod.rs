@@ -253,7 +253,7 @@ impl Aggregator {
             stubs: self.stubs.load(Relaxed),
             events: self.events.load(Relaxed),
             tombstones: self.tombstones.load(Relaxed),
-            memory_bytes: self.memory(),
+            memory_bytes: self.used().bytes,
             memory_limit_bytes: self.limits.budget.bytes,
             pressure: self.pressure(),
         }

@@ -62,16 +62,10 @@ struct Web {
     answers: Arc<Semaphore>,
 }
 
-/// What those who look may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Scrapes that may be under way at once, and as many answers of the API; further ones are refused.
-    pub scrapes: usize,
-}
-
-/// The routes of metrics and the API; at the push address, or at one of their own.
-pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>, limits: Limits) -> Router {
-    let permits = || Arc::new(Semaphore::new(limits.scrapes.min(Semaphore::MAX_PERMITS)));
+/// The routes of metrics and the API; at the push address, or at one of their own. `scrapes` may be under way at once, and
+/// as many answers of the API; further ones are refused.
+pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>, scrapes: usize) -> Router {
+    let permits = || Arc::new(Semaphore::new(scrapes.min(Semaphore::MAX_PERMITS)));
     let (scrapes, answers) = (permits(), permits());
     Router::new()
         .route("/metrics", get(metrics))
