@@ -21,11 +21,12 @@ use crate::mapping::flows::{Compiled, History};
 use crate::mapping::push::PushLimits;
 use crate::mapping::spans::{Rejection, TimeLimits};
 use crate::memory;
-use crate::metrics::{Metrics, Settings};
+use crate::metrics::{Metrics, Settings, Task};
 use crate::pipeline::{InForce, Pipeline, SWEEP_INTERVAL, wall};
 use crate::receiver::{InFlight, ReceiverLimits, large_at_once, native_http, otlp_grpc, otlp_http};
 use crate::recent::{self, Recent};
 use crate::reload::{ReloadSignal, Reloader, Source};
+use crate::tasks::supervise;
 use crate::web::{self, Status};
 
 /// A program that listens but serves nothing yet.
@@ -192,7 +193,10 @@ impl App {
             let serving = Serving { tls: access.tls_of(bound.setting), limits, metrics, stop, grace };
             tasks.spawn(listener::serve(bound, router, serving));
         }
-        let sweep = tokio::spawn(sweep(Arc::clone(&pipeline)));
+        let swept = Arc::clone(&pipeline);
+        let sweep = tokio::spawn(async move {
+            supervise(Task::Sweep, swept.metrics().panics(), || sweep(&swept)).await;
+        });
         let reloads = tokio::spawn(reloader.run(reload, config.reload.interval));
 
         stop.await;
@@ -306,7 +310,7 @@ async fn bind_optional(setting: &'static str, address: Option<&str>) -> Result<O
 }
 
 /// The timer: only wakes; what is due follows from what is open and what time it is.
-async fn sweep(pipeline: Arc<Pipeline>) {
+async fn sweep(pipeline: &Pipeline) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -12,6 +12,8 @@ pub mod aggregator;
 
 pub mod metrics;
 
+pub mod tasks;
+
 pub mod explain;
 
 pub mod recent;

@@ -18,8 +18,10 @@ use crate::config::{self, Config, ConfigError, Loaded, Override};
 use crate::domain::flow::Flow;
 use crate::domain::time::{Arrival, Now};
 use crate::mapping::flows::{Compiled, History};
+use crate::metrics::Task;
 use crate::pipeline::{InForce, Pipeline};
 use crate::secrets::{Follow, Look};
+use crate::tasks::attempt_now;
 
 /// Settings that a reload changes; what begins with one of these.
 const RELOADED: [&str; 5] = ["flows", "include", "defaults", "ignore", "trace_flow"];
@@ -111,14 +113,27 @@ impl Reloader {
             };
             // Files may hang, as on a network.
             let looked = tokio::task::spawn_blocking(move || {
-                self.look(asked, self.pipeline.now());
-                self.look_at_secrets();
+                self.look_at_all(asked);
                 self
             });
             match looked.await {
                 Ok(reloader) => self = reloader,
                 Err(error) => return error!(%error, "the config is not reloaded any more"),
             }
+        }
+    }
+
+    /// Looks at the config and the secrets. A bug in that must not be the end of it: it is looked at again.
+    pub fn look_at_all(&mut self, asked: bool) {
+        let pipeline = Arc::clone(&self.pipeline);
+        let look = || {
+            self.look(asked, pipeline.now());
+            self.look_at_secrets();
+        };
+        if attempt_now(Task::Reload, pipeline.metrics().panics(), look).is_none() {
+            pipeline.metrics().reloaded(false, pipeline.now());
+            // So that it is shown when one is good again.
+            self.refused.get_or_insert_default();
         }
     }
 

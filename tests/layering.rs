@@ -5,25 +5,26 @@
 use std::path::{Path, PathBuf};
 
 /// The folders and files of `src`, and the parts of the crate that each may name.
-const MAY_KNOW: [(&str, &[&str]); 21] = [
+const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("domain", &["domain"]),
     ("mapping", &["mapping", "domain"]),
     ("aggregator", &["aggregator", "domain"]),
     ("metrics", &["metrics", "aggregator", "domain"]),
+    ("tasks", &["metrics"]),
     ("explain", &["domain"]),
     ("recent", &["domain"]),
     ("pipeline", &["aggregator", "metrics", "mapping", "explain", "recent", "domain"]),
-    ("receiver", &["receiver", "mapping", "pipeline", "metrics", "domain"]),
-    ("web", &["web", "pipeline", "metrics", "explain"]),
+    ("receiver", &["receiver", "mapping", "pipeline", "metrics", "tasks", "domain"]),
+    ("web", &["web", "pipeline", "metrics", "tasks", "explain"]),
     ("memory", &[]),
     ("secrets", &[]),
     ("tls", &["secrets", "pipeline", "metrics"]),
     ("auth", &["secrets"]),
-    ("listener", &["listener", "metrics", "tls"]),
+    ("listener", &["listener", "metrics", "tasks", "tls"]),
     ("config", &["config", "mapping", "metrics"]),
     ("load", &["load", "tls"]),
     ("access", &["auth", "config", "pipeline", "secrets", "tls"]),
-    ("reload", &["config", "domain", "mapping", "pipeline", "secrets"]),
+    ("reload", &["config", "domain", "mapping", "metrics", "pipeline", "secrets", "tasks"]),
     ("replay", &["replay", "pipeline", "metrics", "mapping", "domain"]),
     (
         "cli",
@@ -47,6 +48,7 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
             "receiver",
             "recent",
             "reload",
+            "tasks",
             "web",
         ],
     ),
@@ -72,7 +74,10 @@ const CRATES: [(&str, &[&str]); 17] = [
     ("serde_saphyr", &["config"]),
     (
         "tokio",
-        &["pipeline", "auth", "receiver", "web", "tls", "listener", "app", "reload", "load", "cli", "main"],
+        &[
+            "pipeline", "auth", "receiver", "web", "tls", "listener", "tasks", "app", "reload", "load",
+            "cli", "main",
+        ],
     ),
 ];
 

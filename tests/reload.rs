@@ -20,6 +20,7 @@ use latency_aggregator::metrics::snapshot::{self, Family};
 use latency_aggregator::metrics::{Received, Transport};
 use latency_aggregator::pipeline::Pipeline;
 use latency_aggregator::reload::{Outcome, Reloader, Source};
+use latency_aggregator::secrets::{Follow, Look};
 use serde_json::json;
 use support::{Launch, PATIENT, eventually};
 use tempfile::TempDir;
@@ -465,4 +466,38 @@ fn the_running_program_hears_sighup_and_sees_its_file_change() {
     eventually("the new flow is there", || {
         !server.scrape().samples("flow_open", &[("flow", "d")]).is_empty()
     });
+}
+
+/// A secret whose reading panics, until it is mended.
+#[derive(Debug, Default)]
+struct Faulty(AtomicBool);
+
+impl Follow for Faulty {
+    fn name(&self) -> &'static str {
+        "faulty"
+    }
+
+    fn look(&self) -> Look {
+        assert!(self.0.load(Relaxed), "a bug");
+        Look::Same
+    }
+}
+
+#[test]
+fn a_bug_in_reloading_is_counted_and_not_the_end_of_it() {
+    let mut program = Program::new("trace_flow: false\n");
+    let faulty = Arc::new(Faulty::default());
+    program.reloader = program.reloader.with_secrets(vec![Arc::<Faulty>::clone(&faulty)]);
+    let shown = |program: &Program| {
+        let panics = program.value(0.0, "latency_aggregator_task_panics_total", &[("task", "reload")]);
+        (panics, program.value(0.0, "latency_aggregator_config_last_reload_successful", &[]))
+    };
+    assert_eq!(shown(&program), (0.0, 1.0));
+    program.reloader.look_at_all(false);
+    assert_eq!(shown(&program), (1.0, 0.0));
+    faulty.0.store(true, Relaxed);
+    program.write("flows: [{name: a}]\n");
+    program.reloader.look_at_all(false);
+    assert_eq!(shown(&program), (1.0, 1.0));
+    assert!(program.pipeline.in_force().catalog.fixed().iter().any(|flow| &*flow.name == "a"));
 }

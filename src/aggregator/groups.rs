@@ -13,17 +13,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::claims::Claims;
+use super::failures::attempt;
 use super::{Aggregator, Effects, Late, Slot, late, lock};
 use crate::domain::completion::Verdict;
 use crate::domain::event::{Event, Flags};
 use crate::domain::flow::Flow;
 use crate::domain::gathering::{End, EndingAs, Gathering, Role, end_divided, flow_of};
-use crate::domain::ids::Key;
+use crate::domain::ids::{FlowId, Key};
 use crate::domain::instance::{Instance, Rules};
 use crate::domain::joining::{Claim, Group, MAX_DEPTH, Standing, Traces, claim_of, group_of, groups_of};
 use crate::domain::result::{Finished, Forecast, Reason};
 use crate::domain::time::Arrival;
-use crate::domain::tombstone::Tombstone;
+use crate::domain::tombstone::{Lateness, Tombstone};
 
 /// How long it takes at most, in words of the calendar, until a claim is known that an event brings.
 const ALMOST_KNOWN: Duration = Duration::from_millis(100);
@@ -37,6 +38,8 @@ pub(super) struct Joined<'a, R> {
     pub(super) effects: &'a mut Effects,
     /// Instances to look at once more, for one that they were part of has ended.
     again: BTreeSet<Key>,
+    /// Instances that panicked, to be given up when the lock on the claims is free.
+    failed: Vec<Key>,
 }
 
 impl Traces for (&Aggregator, &Claims, Arrival) {
@@ -95,9 +98,12 @@ impl Aggregator {
             return false;
         }
         let mut joined = Joined::new(self, &mut claims, rules, now, effects);
-        joined.judge(key);
+        joined.attempt(key, |joined| joined.judge(key));
         joined.judge_again();
+        let failed = std::mem::take(&mut joined.failed);
         self.claimants.store(claims.len(), Relaxed);
+        drop(claims);
+        self.give_up_all(&failed, now, rules, effects);
         true
     }
 
@@ -131,10 +137,13 @@ impl Aggregator {
         };
         concerned.sort_by_cached_key(|key| (is_shared(&joined, key), key.clone()));
         for key in concerned {
-            joined.end_early(&key, otherwise);
+            joined.attempt(&key, |joined| joined.end_early(&key, otherwise));
         }
         joined.judge_again();
+        let failed = std::mem::take(&mut joined.failed);
         self.claimants.store(claims.len(), Relaxed);
+        drop(claims);
+        self.give_up_all(&failed, now, rules, effects);
     }
 }
 
@@ -146,7 +155,14 @@ impl<'a, R: Rules> Joined<'a, R> {
         now: Arrival,
         effects: &'a mut Effects,
     ) -> Self {
-        Joined { aggregator, claims, rules, now, effects, again: BTreeSet::new() }
+        Joined { aggregator, claims, rules, now, effects, again: BTreeSet::new(), failed: Vec::new() }
+    }
+
+    /// Does something for the sake of one instance, which is to be given up if that panics.
+    fn attempt(&mut self, key: &Key, work: impl FnOnce(&mut Self)) {
+        if attempt(|| work(self)).is_none() {
+            self.failed.push(key.clone());
+        }
     }
 
     fn traces(&self) -> (&Aggregator, &Claims, Arrival) {
@@ -224,11 +240,13 @@ impl<'a, R: Rules> Joined<'a, R> {
     /// Looks at those again that waited for what has ended.
     fn judge_again(&mut self) {
         while let Some(key) = self.again.pop_first() {
-            if self.is_released(&key) {
-                let now = self.now;
-                self.with(&key, |instance| instance.hasten(now));
-                self.judge(&key);
-            }
+            self.attempt(&key, |joined| {
+                if joined.is_released(&key) {
+                    let now = joined.now;
+                    joined.with(&key, |instance| instance.hasten(now));
+                    joined.judge(&key);
+                }
+            });
         }
     }
 
@@ -372,11 +390,11 @@ impl<'a, R: Rules> Joined<'a, R> {
                 let (was_stub, before) = (instance.is_stub(), instance.flow().id);
                 let was_overdue = instance.is_overdue();
                 instance.fold_as(Arc::clone(flow));
+                self.aggregator.count_stub(instance);
                 (!was_stub).then(|| (before, was_overdue, instance.weigh()))
             });
             let Some((before, was_overdue, heavier)) = folded.flatten() else { continue };
             self.effects.bytes_change += heavier;
-            self.aggregator.stubs.fetch_add(1, Relaxed);
             if before != flow.id {
                 self.effects.open_change.extend([(before, -1), (flow.id, 1)]);
                 if was_overdue {
@@ -388,6 +406,7 @@ impl<'a, R: Rules> Joined<'a, R> {
 
     /// Ends a group: its members leave the map together, and become one result.
     fn finish(&mut self, group: &Group, gathering: Gathering, reason: Reason) {
+        let unmatched = Arc::clone(self.rules.unmatched());
         let flow = Arc::clone(gathering.flow());
         drop(gathering);
         let due = group.members.iter().chain(&group.parts).filter_map(|key| self.with(key, |open| open.due));
@@ -398,24 +417,21 @@ impl<'a, R: Rules> Joined<'a, R> {
         // Observed with others already, it only says what is its own.
         let head = members.iter().find(|(key, _)| *key == group.key && key.trace().is_some());
         let observed = head.and_then(|(_, instance)| instance.observed_flow());
-        let flow = observed.map_or(flow, |flow| self.rules.flow(flow));
-        let mut gathering = Gathering::new(flow, group);
-        for (key, instance) in &members {
-            gathering.add(key, instance, Role::Whole);
-        }
-        let others = [(&group.parts, Role::Part), (&group.tails, Role::Tail)];
-        for (keys, role) in others.into_iter().filter(|_| observed.is_none()) {
-            for key in keys {
-                self.with(key, |instance| gathering.add(key, instance, role));
-            }
-        }
         match members.len() {
             0 => self.effects.opened += 1,
             several => self.effects.merged += several as u64 - 1,
         }
         let role = if observed.is_some() { EndingAs::Tail } else { EndingAs::Itself };
         let end = End { reason, now: self.now, loss: self.aggregator.last_loss(), due };
-        let (finished, extent) = gathering.close(end, role, self.rules);
+        let closed = attempt(|| {
+            let flow = observed.map_or_else(|| Arc::clone(&flow), |flow| self.rules.flow(flow));
+            self.gather_taken(group, &members, flow, role).close(end, role, self.rules)
+        });
+        let (finished, extent) = closed.unwrap_or_else(|| {
+            self.effects.panics += 1;
+            let events = members.iter().map(|(_, instance)| u64::from(instance.counted_events)).sum();
+            (Finished::given_up(flow, group.key.clone(), events, self.now, self.rules), None)
+        });
         let flow = match &finished {
             Finished::Closed(closed) => Some(Arc::clone(&closed.flow)),
             Finished::Unmatched { .. } | Finished::Divided { .. } => None,
@@ -429,7 +445,7 @@ impl<'a, R: Rules> Joined<'a, R> {
             extent,
             remember: true,
         };
-        let lifetime = flow.as_ref().unwrap_or(self.rules.unmatched()).timers.tombstone;
+        let lifetime = flow.as_ref().unwrap_or(&unmatched).timers.tombstone;
         for (key, _) in &members {
             self.aggregator.put_tombstone(key, grave(lifetime));
         }
@@ -439,6 +455,27 @@ impl<'a, R: Rules> Joined<'a, R> {
         if let Some(flow) = flow.filter(|_| observed.is_none()) {
             self.settle(group, &flow);
         }
+    }
+
+    /// A group whose members have left the map, as one.
+    fn gather_taken(
+        &self,
+        group: &Group,
+        members: &[(Key, Instance)],
+        flow: Arc<Flow>,
+        role: EndingAs,
+    ) -> Gathering {
+        let mut gathering = Gathering::new(flow, group);
+        for (key, instance) in members {
+            gathering.add(key, instance, Role::Whole);
+        }
+        let others = [(&group.parts, Role::Part), (&group.tails, Role::Tail)];
+        for (keys, part) in others.into_iter().filter(|_| role != EndingAs::Tail) {
+            for key in keys {
+                self.with(key, |instance| gathering.add(key, instance, part));
+            }
+        }
+        gathering
     }
 
     /// Tells the traces that were part of it that it has ended.
@@ -472,7 +509,11 @@ impl<'a, R: Rules> Joined<'a, R> {
         let Some(instance) = self.take_out(key) else { return };
         let flow = instance.observed_flow();
         self.aggregator.put_tombstone(key, Tombstone { flow, ..instance.grave(self.now) });
-        let (finished, late) = end_divided(&instance);
+        let (finished, late) = attempt(|| end_divided(&instance)).unwrap_or_else(|| {
+            self.effects.panics += 1;
+            let events = u64::from(instance.counted_events);
+            (Finished::Divided { events, unmatched: 0, ignored: 0, skewed: 0 }, Vec::new())
+        });
         for (home, event) in late {
             self.late(&home, std::iter::once(event));
         }
@@ -507,15 +548,21 @@ impl<'a, R: Rules> Joined<'a, R> {
             self.effects.unmatched += events.count() as u64;
             return;
         };
-        let rules = self.rules.flow(flow);
         for event in events {
-            let mut slot = self.aggregator.slots.get_mut(home);
-            let lateness = match slot.as_deref_mut() {
-                Some(Slot::Closed(tombstone)) => Some(tombstone.meet(&rules, &event, self.now)),
-                _ => None,
-            };
-            drop(slot);
+            let lateness = attempt(|| self.meet(home, flow, &event)).unwrap_or_else(|| {
+                self.effects.panics += 1;
+                None
+            });
             self.effects.late.push(late(flow, &event, lateness));
+        }
+    }
+
+    /// How late an event is for the instance found by `home`, if that is known in detail.
+    fn meet(&self, home: &Key, flow: FlowId, event: &Event) -> Option<Lateness> {
+        let rules = self.rules.flow(flow);
+        match self.aggregator.slots.get_mut(home).as_deref_mut() {
+            Some(Slot::Closed(tombstone)) => Some(tombstone.meet(&rules, event, self.now)),
+            _ => None,
         }
     }
 

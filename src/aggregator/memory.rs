@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::budget::{Pressure, Used};
 use super::calendar::Calendar;
+use super::failures::attempt;
 use super::{Aggregator, Effects, Slot, lock};
 use crate::domain::footprint;
 use crate::domain::ids::Key;
@@ -127,7 +128,13 @@ impl Aggregator {
         drop(victims);
         self.loss.fetch_max(now.nanoseconds(), Relaxed);
         let is_any = !chosen.is_empty();
-        chosen.retain(|key| !self.fold_instead(key, rules, &mut effects));
+        chosen.retain(|key| match attempt(|| self.fold_instead(key, rules, &mut effects)) {
+            Some(is_folded) => !is_folded,
+            None => {
+                self.give_up(key, 0, now, rules, &mut effects);
+                false
+            }
+        });
         self.end_early(chosen, Reason::Capacity, now, rules, &mut effects);
         self.weighed(&effects);
         if rest == 0 {
@@ -214,7 +221,7 @@ impl Aggregator {
         if folds {
             instance.fold_as(instance.flow().clone());
             effects.bytes_change += instance.weigh();
-            self.stubs.fetch_add(1, Relaxed);
+            self.count_stub(instance);
         }
         folds
     }

@@ -7,11 +7,13 @@
 mod budget;
 mod calendar;
 mod claims;
+mod failures;
 mod groups;
 mod memory;
 mod remembered;
 
 use std::hash::BuildHasher;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,6 +34,7 @@ use crate::domain::tombstone::{Lateness, Tombstone};
 pub use budget::{Budget, Pressure};
 use calendar::Calendar;
 use claims::Claims;
+use failures::attempt;
 use memory::Victims;
 use remembered::Remembered;
 
@@ -81,10 +84,19 @@ pub struct Effects {
     pub overdue_change: Vec<(FlowId, i64)>,
     /// Instances that are over, each exactly once.
     pub finished: Vec<Finished>,
+    /// How often dealing with an instance panicked.
+    pub panics: u64,
     /// By how many bytes open instances became heavier, or lighter.
     bytes_change: i64,
     /// What is done from now on about how much is kept, if that is news.
     pub pressure: Option<Pressure>,
+}
+
+impl Effects {
+    /// Events of a batch of which it is known what became of them.
+    fn counted(&self) -> u64 {
+        self.new + self.duplicates + self.over_limit + self.unmatched + self.late.len() as u64
+    }
 }
 
 /// An event that came after its instance was closed.
@@ -164,6 +176,14 @@ impl Slot {
         match std::mem::replace(self, Slot::Closed(Box::new(grave))) {
             Slot::Open(instance) => Some(instance),
             Slot::Closed(_) => None,
+        }
+    }
+
+    /// When its tombstone expires, if it is one.
+    fn expires(&self) -> Option<Arrival> {
+        match self {
+            Slot::Open(_) => None,
+            Slot::Closed(tombstone) => Some(tombstone.expires),
         }
     }
 }
@@ -270,17 +290,27 @@ impl Aggregator {
             let more = std::iter::from_fn(|| runs.next_if(|run| run.continues));
             let places =
                 (first..first + length).chain(more.flat_map(|run| run.first..run.first + run.length));
+            let (counted, mut taken) = (effects.counted(), 0);
             let events = places.filter_map(|place| batch[place].take());
+            let events = events.inspect(|incoming| taken += incoming.counts());
             let mut targets = Vec::new();
-            let wake = self.apply(key.clone(), hash, (count, events), now, rules, &mut effects, &mut targets);
-            if !targets.is_empty() {
-                self.claim(&key, &targets, now, &mut effects);
-            }
-            if let Some(wake) = wake {
-                if wake <= now {
-                    due.push((key, hash));
-                } else {
-                    self.timers(hash).instances.add(wake, key);
+            let applied = attempt(|| {
+                let wake =
+                    self.apply(key.clone(), hash, (count, events), now, rules, &mut effects, &mut targets);
+                if !targets.is_empty() {
+                    self.claim(&key, &targets, now, &mut effects);
+                }
+                wake
+            });
+            match applied {
+                Some(Some(wake)) if wake <= now => due.push((key, hash)),
+                Some(Some(wake)) => self.timers(hash).instances.add(wake, key),
+                Some(None) => {}
+                None => {
+                    let rest = batch[first..first + length].iter_mut().filter_map(Option::take);
+                    let all = taken + rest.map(|incoming| incoming.counts()).sum::<u64>();
+                    let more = all - (effects.counted() - counted);
+                    self.give_up(&key, more, now, rules, &mut effects);
                 }
             }
         }
@@ -325,7 +355,7 @@ impl Aggregator {
         effects: &mut Effects,
         targets: &mut Vec<Key>,
     ) -> Option<Arrival> {
-        let counted = |incoming: Incoming| (!incoming.event.flags.has(Flags::COPY)).then_some(incoming.event);
+        let counted = |incoming: Incoming| (incoming.counts() > 0).then_some(incoming.event);
         let mut slot = match self.slots.entry(key) {
             Entry::Occupied(slot) => slot.into_ref(),
             Entry::Vacant(slot) => {
@@ -342,8 +372,8 @@ impl Aggregator {
                     self.loss.fetch_max(now.nanoseconds(), Relaxed);
                     return None;
                 }
-                self.opened(effects, rules);
                 let instance = Instance::new(slot.key(), now, rules);
+                self.opened(&instance, effects);
                 slot.insert(Slot::Open(Box::new(instance)))
             }
         };
@@ -353,9 +383,9 @@ impl Aggregator {
                 return None;
             }
             // Its time is over, only the sweep has not come by yet: a new instance.
-            self.tombstones.fetch_sub(1, Relaxed);
-            self.opened(effects, rules);
             let instance = Instance::new(slot.key(), now, rules);
+            self.tombstones.fetch_sub(1, Relaxed);
+            self.opened(&instance, effects);
             *slot.value_mut() = Slot::Open(Box::new(instance));
         }
         let (key, slot) = slot.pair_mut();
@@ -382,9 +412,9 @@ impl Aggregator {
         Some(wake)
     }
 
-    fn opened(&self, effects: &mut Effects, rules: &impl Rules) {
+    fn opened(&self, instance: &Instance, effects: &mut Effects) {
         self.open.fetch_add(1, Relaxed);
-        effects.open_change.push((rules.unmatched().id, 1));
+        effects.open_change.push((instance.flow().id, 1));
         effects.opened += 1;
     }
 
@@ -397,8 +427,35 @@ impl Aggregator {
         effects: &mut Effects,
         new_joints: &mut Vec<Joint>,
     ) -> bool {
-        let (was_stub, was_overdue) = (instance.is_stub(), instance.is_overdue());
+        let was_overdue = instance.is_overdue();
         let (flow_before, before) = (instance.flow().id, effects.new);
+        let record_all = || self.record_all(instance, events, now, rules, effects, new_joints);
+        let recorded = catch_unwind(AssertUnwindSafe(record_all));
+        // Also when that panicked: what came before is to be counted.
+        let flow = instance.flow().id;
+        if flow != flow_before {
+            effects.open_change.extend([(flow_before, -1), (flow, 1)]);
+        }
+        // Another flow makes another promise, even when it is the same one again at the end of the batch.
+        let no_longer = was_overdue && !instance.is_overdue();
+        effects.overdue_change.extend(no_longer.then_some((flow_before, -1)));
+        self.events.fetch_add(effects.new - before, Relaxed);
+        // An instance keeps far fewer.
+        instance.counted_events += (effects.new - before) as u32;
+        self.count_stub(instance);
+        recorded.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Returns whether any of the events says something new.
+    fn record_all(
+        &self,
+        instance: &mut Instance,
+        events: impl Iterator<Item = Incoming>,
+        now: Arrival,
+        rules: &impl Rules,
+        effects: &mut Effects,
+        new_joints: &mut Vec<Joint>,
+    ) -> bool {
         let mut anything_new = false;
         for Incoming { event, joints, .. } in events {
             if !joints.is_empty() {
@@ -424,16 +481,13 @@ impl Aggregator {
             }
         }
         instance.settle_flow(rules);
-        let flow = instance.flow().id;
-        if flow != flow_before {
-            effects.open_change.extend([(flow_before, -1), (flow, 1)]);
-        }
-        // Another flow makes another promise, even when it is the same one again at the end of the batch.
-        let no_longer = was_overdue && !instance.is_overdue();
-        effects.overdue_change.extend(no_longer.then_some((flow_before, -1)));
-        self.events.fetch_add(effects.new - before, Relaxed);
-        self.stubs.fetch_add(u64::from(instance.is_stub() && !was_stub), Relaxed);
         anything_new
+    }
+
+    /// Counts an instance as a stub once it is one.
+    fn count_stub(&self, instance: &mut Instance) {
+        let is_news = instance.is_stub() && !std::mem::replace(&mut instance.counted_as_stub, true);
+        self.stubs.fetch_add(u64::from(is_news), Relaxed);
     }
 
     /// Closes what is due at `now`, and looks at no other instance. Returns what happened and whether more is due:
@@ -480,8 +534,15 @@ impl Aggregator {
         }
     }
 
-    /// Decides about one instance that may be over.
+    /// Decides about one instance that may be over. A bug that makes it panic costs this instance, and no other.
     fn judge(&self, key: Key, hash: u64, now: Arrival, rules: &impl Rules, effects: &mut Effects) {
+        let judged = attempt(|| self.judge_at_risk(key.clone(), hash, now, rules, effects));
+        if judged.is_none() {
+            self.give_up(&key, 0, now, rules, effects);
+        }
+    }
+
+    fn judge_at_risk(&self, key: Key, hash: u64, now: Arrival, rules: &impl Rules, effects: &mut Effects) {
         if self.judge_joined(&key, now, rules, effects) {
             return;
         }
@@ -495,7 +556,6 @@ impl Aggregator {
         if instance.wake > now {
             return;
         }
-        let was_stub = instance.is_stub();
         if instance.note_overdue(now) {
             effects.overdue_change.push((instance.flow().id, 1));
         }
@@ -511,8 +571,8 @@ impl Aggregator {
         match verdict {
             Verdict::Wait { until, .. } => {
                 let plan = plan(instance, until, now);
-                if instance.is_stub() && !was_stub {
-                    self.stubs.fetch_add(1, Relaxed);
+                if instance.is_stub() && !instance.counted_as_stub {
+                    self.count_stub(instance);
                     effects.bytes_change += instance.weigh();
                 }
                 drop(slot);
@@ -550,7 +610,12 @@ impl Aggregator {
             claims.forget(&key);
             self.claimants.store(claims.len(), Relaxed);
         }
-        let (finished, extent) = instance.close(key.clone(), reason, look, now, self.last_loss(), rules);
+        let (flow, events) = (Arc::clone(instance.flow()), u64::from(instance.counted_events));
+        let closed = attempt(|| instance.close(key.clone(), reason, look, now, self.last_loss(), rules));
+        let (finished, extent) = closed.unwrap_or_else(|| {
+            effects.panics += 1;
+            (Finished::given_up(flow, key.clone(), events, now, rules), None)
+        });
         self.tombstones.fetch_add(1, Relaxed);
         if let Some(expires) = self.inscribe(&key, &finished, extent) {
             self.timers(hash).tombstones.add(expires, key);
@@ -564,8 +629,8 @@ impl Aggregator {
         effects.bytes_change -= i64::from(instance.weight());
         effects.open_change.push((instance.flow().id, -1));
         effects.overdue_change.extend(instance.is_overdue().then_some((instance.flow().id, -1)));
-        self.stubs.fetch_sub(u64::from(instance.is_stub()), Relaxed);
-        self.events.fetch_sub(instance.events(), Relaxed);
+        self.stubs.fetch_sub(u64::from(instance.counted_as_stub), Relaxed);
+        self.events.fetch_sub(u64::from(instance.counted_events), Relaxed);
     }
 
     /// The last time at which events may have been lost.
@@ -716,21 +781,33 @@ impl Aggregator {
     ) {
         self.close_joined(&keys, otherwise, now, rules, effects);
         for key in keys {
-            let hash = self.slots.hasher().hash_one(&key);
-            let Some(mut slot) = self.slots.get_mut(&key) else {
-                continue;
-            };
-            let Slot::Open(instance) = slot.value_mut() else {
-                continue;
-            };
-            let reason = instance.ended(&key, now).unwrap_or(otherwise);
-            // It is closed early, not late.
-            instance.hasten(now);
-            let taken = slot.value_mut().take_out(now);
-            drop(slot);
-            if let Some(instance) = taken {
-                self.finish(key, hash, *instance, reason, None, now, rules, effects);
+            if attempt(|| self.end_one_early(&key, otherwise, now, rules, effects)).is_none() {
+                self.give_up(&key, 0, now, rules, effects);
             }
+        }
+    }
+
+    fn end_one_early(
+        &self,
+        key: &Key,
+        otherwise: Reason,
+        now: Arrival,
+        rules: &impl Rules,
+        effects: &mut Effects,
+    ) {
+        let Some(mut slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        let Slot::Open(instance) = slot.value_mut() else {
+            return;
+        };
+        let reason = instance.ended(key, now).unwrap_or(otherwise);
+        // It is closed early, not late.
+        instance.hasten(now);
+        let taken = slot.value_mut().take_out(now);
+        drop(slot);
+        if let Some(instance) = taken {
+            self.finish(key.clone(), self.hash(key), *instance, reason, None, now, rules, effects);
         }
     }
 

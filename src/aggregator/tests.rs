@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::*;
 use crate::domain::catalog::{Catalog, Limits as CatalogLimits};
 use crate::domain::event::{Facts, Flags, Kind, Matches, PushFacts, View};
-use crate::domain::flow::Timers as FlowTimers;
+use crate::domain::flow::{Flow, Timers as FlowTimers};
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::time::{EventTime, Now};
 use crate::mapping::facts::SpanRules;
@@ -55,9 +55,47 @@ const AT_ONCE: &str = r#"
   async_wait: 0s
 "#;
 
+/// Rules that panic when they are asked something for the last of so many times.
+struct Rigged {
+    catalog: Catalog,
+    asked: AtomicI64,
+}
+
+impl Rigged {
+    fn asked(&self) -> &Catalog {
+        if self.asked.fetch_sub(1, Relaxed) == 1 {
+            // As a panic, but it is not written to standard error.
+            resume_unwind(Box::new("a bug"));
+        }
+        &self.catalog
+    }
+}
+
+impl Rules for Rigged {
+    fn flow(&self, id: FlowId) -> Arc<Flow> {
+        Rules::flow(self.asked(), id)
+    }
+
+    fn unmatched(&self) -> &Arc<Flow> {
+        Rules::unmatched(self.asked())
+    }
+
+    fn spans_may_match(&self) -> bool {
+        self.asked().spans_may_match()
+    }
+
+    fn events_per_instance(&self) -> usize {
+        Rules::events_per_instance(self.asked())
+    }
+
+    fn generation(&self) -> u32 {
+        Rules::generation(self.asked())
+    }
+}
+
 /// An aggregator with the mapping before it.
 struct Bench {
-    catalog: Catalog,
+    catalog: Rigged,
     rules: SpanRules,
     aggregator: Aggregator,
 }
@@ -88,7 +126,10 @@ impl Bench {
         let catalog_limits = CatalogLimits { pushed_flows: 10, events_per_instance: 10_000 };
         let may_match = compiled.rules.may_match();
         Bench {
-            catalog: Catalog::new(compiled.flows, defaults.timers(), may_match, catalog_limits),
+            catalog: Rigged {
+                catalog: Catalog::new(compiled.flows, defaults.timers(), may_match, catalog_limits),
+                asked: AtomicI64::new(0),
+            },
             rules: compiled.rules,
             aggregator: Aggregator::new(limits),
         }
@@ -159,6 +200,7 @@ struct Sum {
     ended: u64,
     merged: u64,
     events: u64,
+    panics: u64,
     /// By flow: open and overdue.
     gauges: BTreeMap<FlowId, (i64, i64)>,
 }
@@ -167,6 +209,7 @@ impl Sum {
     fn take(&mut self, effects: Effects) {
         self.opened += effects.opened;
         self.merged += effects.merged;
+        self.panics += effects.panics;
         for (flow, by) in effects.open_change {
             self.gauges.entry(flow).or_default().0 += by;
         }
@@ -234,37 +277,55 @@ impl Random {
 #[test]
 fn nothing_is_left_inside_when_everything_has_ended() {
     for seed in 0..300 {
-        let mut random = Random(seed);
-        let limits = match seed % 3 {
-            0 => LIMITS,
-            1 => Limits { traces_per_instance: 3, links_per_trace: 4, ..LIMITS },
-            _ => Limits {
-                traces_per_instance: 5,
-                budget: Budget { bytes: u64::MAX, instances: 10 },
-                tombstones: 4,
-                remembered: 512,
-                ..LIMITS
-            },
-        };
-        let bench = Bench::new(FLOWS, limits);
-        let (mut sum, mut received, mut now) = (Sum::default(), 0, Duration::from_secs(1));
-        for _ in 0..40 {
-            let spans: Vec<Raw> = (0..1 + random.below(4)).map(|_| random.span(14)).collect();
-            received += spans.len() as u64;
-            sum.take(bench.ingest(&spans, now));
-            now += Duration::from_millis(u64::from(random.below(4000)));
-            sum.take(bench.sweep(now));
-        }
-        if seed % 2 == 0 {
-            sum.take(bench.aggregator.close_all(Arrival::since_origin(now), &bench.catalog));
-        }
-        while bench.aggregator.population().open > 0 {
-            assert!(now < Duration::from_secs(2000), "open for ever, seed {seed}");
-            now += Duration::from_secs(5);
-            sum.take(bench.sweep(now));
-        }
-        bench.assert_empty(&sum, received);
+        assert_eq!(panics_in_a_life(seed, 0), 0);
     }
+}
+
+/// Whatever was under way, keys that were taken from a calendar included.
+#[test]
+fn a_bug_that_panics_costs_one_instance_and_no_count() {
+    let mut panics = 0;
+    for life in 0..500 {
+        panics += panics_in_a_life(life % 60, 1 + (life * 7 % 509).cast_signed());
+    }
+    assert!(panics > 200, "only {panics}");
+}
+
+/// Brings spans for a while, and ends everything; the rules panic when they are asked for the `nth` time, unless that is 0.
+/// Returns how often dealing with an instance panicked.
+fn panics_in_a_life(seed: u64, nth: i64) -> u64 {
+    let mut random = Random(seed);
+    let limits = match seed % 3 {
+        0 => LIMITS,
+        1 => Limits { traces_per_instance: 3, links_per_trace: 4, ..LIMITS },
+        _ => Limits {
+            traces_per_instance: 5,
+            budget: Budget { bytes: u64::MAX, instances: 10 },
+            tombstones: 4,
+            remembered: 512,
+            ..LIMITS
+        },
+    };
+    let bench = Bench::new(FLOWS, limits);
+    bench.catalog.asked.store(nth, Relaxed);
+    let (mut sum, mut received, mut now) = (Sum::default(), 0, Duration::from_secs(1));
+    for _ in 0..40 {
+        let spans: Vec<Raw> = (0..1 + random.below(4)).map(|_| random.span(14)).collect();
+        received += spans.len() as u64;
+        sum.take(bench.ingest(&spans, now));
+        now += Duration::from_millis(u64::from(random.below(4000)));
+        sum.take(bench.sweep(now));
+    }
+    if seed.is_multiple_of(2) {
+        sum.take(bench.aggregator.close_all(Arrival::since_origin(now), &bench.catalog));
+    }
+    while bench.aggregator.population().open > 0 {
+        assert!(now < Duration::from_secs(2000), "open for ever, seed {seed}, {nth}");
+        now += Duration::from_secs(5);
+        sum.take(bench.sweep(now));
+    }
+    bench.assert_empty(&sum, received);
+    sum.panics
 }
 
 /// Three threads bring spans of the same traces while a fourth one sweeps.

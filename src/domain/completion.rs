@@ -173,7 +173,7 @@ pub fn earliest_end(flow: &Flow, clocks: &Clocks) -> Arrival {
 
 /// How the instance ended for its user. `loss` is the last time at which events may have been lost: our start, or later.
 pub fn outcome(flow: &Flow, progress: &Progress, clocks: &Clocks, reason: Reason, loss: Arrival) -> Outcome {
-    if matches!(reason, Reason::Capacity | Reason::Shutdown) {
+    if matches!(reason, Reason::Capacity | Reason::Shutdown | Reason::Failure) {
         return Outcome::Evicted;
     }
     let loss_may_matter = clocks.first.since(loss) <= flow.timers.max_age;

@@ -65,6 +65,11 @@ impl Incoming {
     pub fn new(key: Key, event: Event) -> Self {
         Incoming { key, event, joints: Box::default() }
     }
+
+    /// As how many events it counts: a copy is counted where its home is.
+    pub fn counts(&self) -> u64 {
+        u64::from(!self.event.flags.has(Flags::COPY))
+    }
 }
 
 /// One-bit properties of an event.

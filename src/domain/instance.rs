@@ -64,9 +64,13 @@ pub struct Instance {
     has_news: bool,
     /// What it took in memory when that was reckoned last.
     weight: u32,
-    /// When it may be over. The aggregator's business, as what follows; kept here to have it in one place.
+    /// How many events are counted as its own. The aggregator's business, as what follows; kept here to have it in one place.
+    pub counted_events: u32,
+    /// Whether it is counted as a stub.
+    pub counted_as_stub: bool,
+    /// When it may be over.
     pub due: Arrival,
-    /// The latest moment for which the aggregator has an entry in its calendar, likewise.
+    /// The latest moment for which the aggregator has an entry in its calendar.
     pub planned: Arrival,
     /// When the aggregator will look at it next: when it is due, or sooner to see whether it is overdue.
     pub wake: Arrival,
@@ -212,6 +216,8 @@ impl Instance {
             overdue: false,
             has_news: false,
             weight: 0,
+            counted_events: 0,
+            counted_as_stub: false,
             due: Arrival::ORIGIN,
             planned: Arrival::ORIGIN,
             wake: Arrival::ORIGIN,
@@ -496,11 +502,18 @@ impl Instance {
 
     /// Keeps only what closing needs.
     fn fold(&mut self) {
-        let Body::Detailed { events, .. } = &mut self.body else {
+        self.fold_as(Arc::clone(&self.flow));
+    }
+
+    /// The same, as an instance of `flow`.
+    pub fn fold_as(&mut self, flow: Arc<Flow>) {
+        let Body::Detailed { events, .. } = &self.body else {
             return;
         };
         let links = self.joints.iter().flat_map(|joints| joints.links()).map(|(span, ..)| span);
-        let stub = Stub::of(&self.flow, std::mem::take(events), links);
+        // Of copies: should that panic, it is what it was.
+        let stub = Stub::of(&flow, events.clone(), links);
+        self.flow = flow;
         self.body = Body::Stub(Box::new(stub));
     }
 
@@ -644,14 +657,6 @@ impl Instance {
         match self.body {
             Body::Detailed { events, .. } => events,
             Body::Stub(_) => Vec::new(),
-        }
-    }
-
-    /// Folds it as an instance of `flow`.
-    pub fn fold_as(&mut self, flow: Arc<Flow>) {
-        if !self.is_stub() {
-            self.flow = flow;
-            self.fold();
         }
     }
 

@@ -6,6 +6,8 @@ use super::completion::Clocks;
 use super::event::{Event, Kind};
 use super::flow::Flow;
 use super::ids::{Key, TraceId};
+use super::instance::Rules;
+use super::labels::Candidates;
 use super::time::{Arrival, EventTime};
 
 /// How an instance ended for its user.
@@ -21,7 +23,7 @@ pub enum Outcome {
     Truncated,
     /// Its beginning may have been lost.
     Orphan,
-    /// It was closed for want of room or at shutdown.
+    /// It was closed for want of room, at shutdown, or because of a bug.
     Evicted,
     /// It took up the work of several others, and was observed as the tail of each of them.
     Shared,
@@ -72,6 +74,8 @@ pub enum Reason {
     Capacity,
     /// The process ended.
     Shutdown,
+    /// A bug of this program kept it from being dealt with.
+    Failure,
 }
 
 impl Reason {
@@ -86,6 +90,7 @@ impl Reason {
             Reason::MaxAge => "max_age",
             Reason::Capacity => "capacity",
             Reason::Shutdown => "shutdown",
+            Reason::Failure => "failure",
         }
     }
 }
@@ -365,4 +370,31 @@ pub enum Finished {
         /// Spans that ended before they started.
         skewed: u64,
     },
+}
+
+impl Finished {
+    /// An instance with so many events that cannot be ended as it should be: it is counted, and nothing of it is observed.
+    pub fn given_up(flow: Arc<Flow>, key: Key, events: u64, now: Arrival, rules: &impl Rules) -> Self {
+        if flow.id == rules.unmatched().id {
+            return Finished::Unmatched { events, ignored: 0 };
+        }
+        let (labels, _) = Candidates::default().choose(&flow);
+        Finished::Closed(Box::new(Closed {
+            flow,
+            key,
+            outcome: Outcome::Evicted,
+            reason: Reason::Failure,
+            latency: Latency::Unobserved,
+            weight: 1,
+            labels,
+            stages: Vec::new(),
+            missing_stages: Vec::new(),
+            path: Vec::new(),
+            transitions: Vec::new(),
+            skews: Vec::new(),
+            due: now,
+            notes: Notes { events, ..Notes::default() },
+            detail: Detail::default(),
+        }))
+    }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,7 +19,8 @@ use tracing::debug;
 
 use super::Limits;
 use super::activity::{Activity, Overdue, Watched};
-use crate::metrics::ConnectionMetrics;
+use crate::metrics::{ConnectionMetrics, Panics, Task};
+use crate::tasks::attempt;
 
 /// How the connections of one address are served.
 #[derive(Debug, Clone)]
@@ -45,6 +48,11 @@ impl Connection {
         Connection { builder, router, limits, metrics, stop }
     }
 
+    /// Where panics are counted.
+    pub(super) fn panics(&self) -> &Panics {
+        self.metrics.panics()
+    }
+
     /// Serves requests until the client hangs up, is overdue, or no more are wanted.
     pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let Connection { builder, router, limits, metrics, mut stop } = self;
@@ -53,8 +61,12 @@ impl Connection {
         let router = TowerToHyperService::new(router);
         let service = service_fn(|request: Request<Incoming>| {
             let under_way = activity.begin();
-            let answer = router.call(request);
-            async move { Ok::<_, Infallible>(answer.await?.map(|body| under_way.answer(body))) }
+            let (answer, panics) = (router.call(request), metrics.panics().clone());
+            async move {
+                let answer = attempt(Task::Request, &panics, answer).await;
+                let answer = answer.unwrap_or_else(|| Ok(failed()))?;
+                Ok::<_, Infallible>(answer.map(|body| under_way.answer(body)))
+            }
         });
         let io = TokioIo::new(Watched { stream, activity: activity.clone() });
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
@@ -93,4 +105,9 @@ impl Connection {
             }
         }
     }
+}
+
+/// The answer to a request that panicked: it must not come again, for it may be the cause.
+fn failed() -> Response {
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }

@@ -19,7 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, warn};
 
-use crate::metrics::ConnectionMetrics;
+use crate::metrics::{ConnectionMetrics, Task};
+use crate::tasks::{attempt, supervise};
 use crate::tls::Tls;
 use connection::Connection;
 
@@ -116,26 +117,29 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// `grace`.
 pub async fn serve(bound: Bound, router: Router, serving: Serving) {
     let Bound { setting, listener, .. } = bound;
-    let Serving { tls, limits, metrics, mut stop, grace } = serving;
+    let Serving { tls, limits, metrics, stop, grace } = serving;
     let most = limits.connections.min(MOST_CONNECTIONS);
     let room = Arc::new(Semaphore::new(most));
     let connection = Connection::new(builder(&limits), router, limits, metrics.clone(), stop.clone());
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
-        match (accepted, Arc::clone(&room).try_acquire_owned()) {
-            (Ok((stream, _)), Ok(permit)) => {
-                connect(stream, tls.clone(), connection.clone(), stop.clone(), permit);
-            }
-            // Closed at once, so that its client hears of it: in the queue of the kernel it would wait for nothing.
-            (Ok(_), Err(_)) => metrics.refused(),
-            (Err(error), _) => {
-                warn!(setting, %error, "cannot accept a connection; going on");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+    let mut stop_accepting = stop.clone();
+    let accept = async || {
+        loop {
+            match (listener.accept().await, Arc::clone(&room).try_acquire_owned()) {
+                (Ok((stream, _)), Ok(permit)) => {
+                    connect(stream, tls.clone(), connection.clone(), stop.clone(), permit);
+                }
+                // Closed at once, so that its client hears of it: in the queue of the kernel it would wait for nothing.
+                (Ok(_), Err(_)) => metrics.refused(),
+                (Err(error), _) => {
+                    warn!(setting, %error, "cannot accept a connection; going on");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
+    };
+    tokio::select! {
+        _ = supervise(Task::Listener, metrics.panics(), accept) => {}
+        _ = stop_accepting.wait_for(|stop| *stop) => {}
     }
     drop(listener);
     let all = u32::try_from(most).expect("no more than MOST_CONNECTIONS");
@@ -175,7 +179,8 @@ fn connect(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot switch off Nagle's algorithm");
     }
-    tokio::spawn(async move {
+    let panics = connection.panics().clone();
+    let serve = async move {
         let _permit = permit;
         let Some(tls) = tls else { return connection.serve(stream).await };
         let accepted = tokio::select! {
@@ -186,5 +191,6 @@ fn connect(
             Ok(stream) => connection.serve(stream).await,
             Err(error) => debug!(%error, "connection refused"),
         }
-    });
+    };
+    tokio::spawn(async move { attempt(Task::Connection, &panics, serve).await });
 }

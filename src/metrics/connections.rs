@@ -3,6 +3,7 @@
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge};
 
 use super::own::ConnectionsMetrics;
+use super::tasks::Panics;
 
 /// The metrics of the connections made to one address.
 #[derive(Debug, Clone)]
@@ -11,6 +12,7 @@ pub struct ConnectionMetrics {
     open: IntGauge,
     refused: IntCounter,
     timed_out: IntCounterVec,
+    panics: Panics,
 }
 
 /// A connection that is open as long as this lives.
@@ -18,7 +20,12 @@ pub struct ConnectionMetrics {
 pub struct OpenConnection(IntGauge);
 
 impl ConnectionMetrics {
-    pub(super) fn new(own: &ConnectionsMetrics, listener: &'static str, reasons: &[&str]) -> Self {
+    pub(super) fn new(
+        own: &ConnectionsMetrics,
+        listener: &'static str,
+        reasons: &[&str],
+        panics: Panics,
+    ) -> Self {
         for reason in reasons {
             own.timed_out.with_label_values(&[listener, reason]).inc_by(0);
         }
@@ -27,7 +34,13 @@ impl ConnectionMetrics {
             open: own.open.with_label_values(&[listener]),
             refused: own.refused.with_label_values(&[listener]),
             timed_out: own.timed_out.clone(),
+            panics,
         }
+    }
+
+    /// Where panics are counted.
+    pub fn panics(&self) -> &Panics {
+        &self.panics
     }
 
     /// Counts a connection for which there was no room.

@@ -11,8 +11,10 @@ mod histogram;
 mod own;
 mod series;
 pub mod snapshot;
+mod tasks;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -34,6 +36,7 @@ use histogram::{Bounds, Layout, NativeLayout};
 use own::OwnMetrics;
 use series::{Birth, SeriesLimits};
 use snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
+pub use tasks::{Panics, Task};
 
 /// Settings of what a scrape shows.
 #[derive(Debug, Clone, PartialEq)]
@@ -261,7 +264,7 @@ impl Metrics {
 
     /// The metrics of the connections made to one address. `reasons` are those for which they may be ended.
     pub fn connections(&self, listener: &'static str, reasons: &[&str]) -> ConnectionMetrics {
-        ConnectionMetrics::new(&self.own.connections, listener, reasons)
+        ConnectionMetrics::new(&self.own.connections, listener, reasons, self.panics().clone())
     }
 
     /// Counts a push that was refused because there are too many flows.
@@ -285,6 +288,11 @@ impl Metrics {
     /// Counts a connection that did not become one over TLS.
     pub fn handshake_failed(&self, reason: FailedHandshake) {
         self.own.requests.handshakes_failed.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Where panics are counted.
+    pub fn panics(&self) -> &Panics {
+        &self.own.panics
     }
 
     /// Shows whether what the files of a secret hold could be taken.
@@ -374,6 +382,7 @@ impl Metrics {
         own.events.unmatched.inc_by(effects.unmatched);
         own.events.after_folding.inc_by(effects.after_folding);
         own.instances.tombstones_evicted.inc_by(effects.tombstones_evicted);
+        own.panics.count_several(Task::Instance, effects.panics);
         effects.pressure.inspect(|pressure| felt(*pressure));
         for late in &effects.late {
             let flow = catalog.flow(late.flow);
@@ -446,16 +455,19 @@ impl Metrics {
         let lags = own.times.close_lag.local();
         // These counters are shared with other threads, so they are touched once for all.
         let mut sum = Sums::default();
-        let mut outcomes = [0; Outcome::ALL.len()];
+        let (mut outcomes, mut failed) = ([0; Outcome::ALL.len()], 0);
         for closed in closed() {
             // Asked for each time: a reload may have put others in their place.
-            self.of(&closed.flow, now).observe(closed, birth);
+            let observe = || self.of(&closed.flow, now).observe(closed, birth);
+            // A bug there costs this observation, not those of the others.
+            failed += u64::from(catch_unwind(AssertUnwindSafe(observe)).is_err());
             lags.observe(now.arrival.since(closed.due).as_secs_f64());
             sum.add(&closed.notes);
             outcomes[closed.outcome as usize] += 1;
             self.note_oddities(closed);
         }
         lags.flush();
+        own.panics.count_several(Task::Instance, failed);
         for (outcome, count) in Outcome::ALL.map(|outcome| (outcome, outcomes[outcome as usize])) {
             own.instances.closed.with_label_values(&[outcome.as_str()]).inc_by(count);
         }

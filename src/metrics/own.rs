@@ -8,7 +8,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
-use super::{FailedHandshake, Transport};
+use super::{FailedHandshake, Panics, Transport};
 use crate::domain::result::Outcome;
 
 /// The program's own metrics.
@@ -20,6 +20,7 @@ pub(super) struct OwnMetrics {
     pub(super) times: TimeMetrics,
     pub(super) requests: RequestMetrics,
     pub(super) connections: ConnectionsMetrics,
+    pub(super) panics: Panics,
 }
 
 /// Where every received event went.
@@ -120,6 +121,11 @@ impl OwnMetrics {
             times: TimeMetrics::new(&make),
             requests: RequestMetrics::new(&make),
             connections: ConnectionsMetrics::new(&make),
+            panics: Panics::new(make.counters(
+                "task_panics_total",
+                "Bugs of this program that ended a task; it goes on with all others.",
+                &["task"],
+            )),
             registry: make.0,
         };
         for outcome in Outcome::ALL {

@@ -10,7 +10,6 @@ pub mod otlp_grpc;
 pub mod otlp_http;
 
 use std::hash::{BuildHasher, RandomState};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +26,9 @@ use in_flight::NoRoom;
 
 use crate::mapping::otlp::{DecodeError, json, wire};
 use crate::mapping::spans::{MappedSpans, SpanMapper};
-use crate::metrics::{Received, Transport};
+use crate::metrics::{Panics, Received, Task, Transport};
 use crate::pipeline::{Pipeline, ShuttingDown};
+use crate::tasks::attempt_now;
 
 /// What the requests of one way in may take.
 #[derive(Debug, Clone)]
@@ -85,7 +85,7 @@ impl Receiver {
             let (request, _reserved) = request.inflate()?;
             accept_traces_now(&pipeline, transport, &request)
         };
-        run(permit, accept).await
+        run(self.pipeline.metrics().panics(), permit, accept).await
     }
 
     /// Counts the answer to a request.
@@ -256,10 +256,12 @@ impl From<DecodeError> for Refusal {
 
 /// Runs what may panic on foreign bytes: a bug then costs one request. With a permit it runs where it holds up no other.
 async fn run<T: Send + 'static>(
+    panics: &Panics,
     large: Option<OwnedSemaphorePermit>,
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let guarded = move || catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Refusal::Internal));
+    let panics = panics.clone();
+    let guarded = move || attempt_now(Task::Request, &panics, work).unwrap_or(Err(Refusal::Internal));
     let Some(permit) = large else { return guarded() };
     let held = move || {
         let _permit = permit;
@@ -298,15 +300,25 @@ fn accept_traces_now(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::InFlightGauge;
 
     #[tokio::test]
     async fn line_33_a_panic_costs_one_request_that_must_not_come_again() {
         for is_large in [false, true] {
+            let panics = Panics::default();
             let permits = Arc::new(Semaphore::new(1));
             let permit = || is_large.then(|| Arc::clone(&permits).try_acquire_owned().expect("it came back"));
-            let answer: Result<(), Refusal> = run(permit(), || panic!("a bug")).await;
-            assert_eq!(answer, Err(Refusal::Internal));
-            assert_eq!(run(permit(), || Ok(1)).await, Ok(1), "the process goes on");
+            let in_flight = InFlight::new(100, InFlightGauge::default());
+            let mut reserved = in_flight.begin();
+            assert_eq!(reserved.grow(100), Ok(()));
+            let bug = move || {
+                let _reserved = reserved;
+                panic!("a bug")
+            };
+            let answer: Result<(), Refusal> = run(&panics, permit(), bug).await;
+            assert_eq!((answer, panics.of(Task::Request)), (Err(Refusal::Internal), 1));
+            assert_eq!(in_flight.begin().grow(100), Ok(()), "its room is free");
+            assert_eq!(run(&panics, permit(), || Ok(1)).await, Ok(1), "the process goes on");
         }
         assert_eq!(Refusal::Internal.http_status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(Refusal::Internal.grpc_code(), Code::Internal);

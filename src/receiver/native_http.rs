@@ -88,7 +88,7 @@ impl Receiver {
             let (body, _reserved) = content.inflate()?;
             accept(&pipeline, &body)
         };
-        run(permit, accept).await
+        run(self.pipeline.metrics().panics(), permit, accept).await
     }
 }
 

@@ -23,8 +23,10 @@ use tokio::sync::{Semaphore, watch};
 use page::Page;
 
 use crate::explain::{Closing, FlowOverview};
+use crate::metrics::Task;
 use crate::metrics::exposition::Format;
 use crate::pipeline::Pipeline;
+use crate::tasks::attempt_now;
 
 /// Whether the program wants traffic, and who has looked at its metrics.
 #[derive(Debug, Default)]
@@ -110,7 +112,7 @@ async fn metrics(State(web): State<Web>, method: Method, headers: HeaderMap) -> 
             None => (Page::new(page, permit), false),
         }
     };
-    let Ok((page, is_compressed)) = tokio::task::spawn_blocking(render).await else {
+    let Some((page, is_compressed)) = apart(&web, render).await else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     if is_last {
@@ -173,14 +175,20 @@ async fn answer(
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], content_type, body).into_response();
     };
     // An instance may consist of many events.
-    let worked = tokio::task::spawn_blocking(move || {
+    let worked = apart(web, move || {
         let (status, body) = work();
         (status, body.map(|body| Page::new(body, permit)))
     });
     match worked.await {
-        Ok((status, Ok(page))) => (status, content_type, Body::new(page)).into_response(),
-        Ok((_, Err(_))) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Some((status, Ok(page))) => (status, content_type, Body::new(page)).into_response(),
+        Some((_, Err(_))) | None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// Works where it holds up no request; nothing comes of it if it panics.
+async fn apart<T: Send + 'static>(web: &Web, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let panics = web.pipeline.metrics().panics().clone();
+    tokio::task::spawn_blocking(move || attempt_now(Task::Request, &panics, work)).await.ok().flatten()
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
