@@ -279,7 +279,7 @@ pub struct Metrics {
     pub critical_path_histogram: bool,
     /// Values of each label of a family and flow; label sets with further ones share an overflow series.
     pub values_per_label: usize,
-    /// Scrapes that may be under way at once; further ones are refused.
+    /// Scrapes that may be under way at once; further ones are refused, unless one of these is not being read.
     pub concurrent_scrapes: usize,
     /// A series to which nothing was added for so long goes into the overflow series; 0: never.
     #[serde(with = "humantime_serde")]

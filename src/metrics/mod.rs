@@ -275,7 +275,7 @@ impl Metrics {
         });
     }
 
-    /// Counts a scrape that was refused because others were under way.
+    /// Counts a scrape that was refused because others were under way, or given up for one of them.
     pub fn scrape_refused(&self) {
         self.own.requests.scrapes_refused.inc();
     }

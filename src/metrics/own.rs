@@ -339,7 +339,7 @@ impl RequestMetrics {
                 "Series that went into an overflow series because nothing was added to them for long.",
             ),
             scrapes_refused: make
-                .counter("scrapes_refused_total", "Scrapes refused because as many as may be were under way."),
+                .counter("scrapes_refused_total", "Scrapes refused because as many as may be were under way, or given up for another because they were not being read."),
             reads_unauthenticated: make.counter(
                 "reads_unauthenticated_total",
                 "Requests for metrics or the API that were refused because they carried no token of ours.",

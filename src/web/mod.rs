@@ -18,9 +18,9 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-use page::Page;
+use page::Places;
 
 use crate::explain::{Closing, FlowOverview};
 use crate::metrics::Task;
@@ -58,17 +58,16 @@ impl Status {
 struct Web {
     pipeline: Arc<Pipeline>,
     status: Arc<Status>,
-    /// One permit for each scrape that may be under way.
-    scrapes: Arc<Semaphore>,
-    /// The same for answers of the API.
-    answers: Arc<Semaphore>,
+    /// The places of scrapes.
+    scrapes: Arc<Places>,
+    /// Those of answers of the API.
+    answers: Arc<Places>,
 }
 
 /// The routes of metrics and the API; at the push address, or at one of their own. `scrapes` may be under way at once, and
-/// as many answers of the API; further ones are refused.
+/// as many answers of the API; further ones are refused, unless one of these is not being read.
 pub fn router(pipeline: Arc<Pipeline>, status: Arc<Status>, scrapes: usize) -> Router {
-    let permits = || Arc::new(Semaphore::new(scrapes.min(Semaphore::MAX_PERMITS)));
-    let (scrapes, answers) = (permits(), permits());
+    let (scrapes, answers) = (Places::new(scrapes), Places::new(scrapes));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/api/flows", get(flows))
@@ -94,8 +93,11 @@ pub fn unauthenticated(pipeline: &Pipeline) -> Response {
 
 async fn metrics(State(web): State<Web>, method: Method, headers: HeaderMap) -> Response {
     // A page may be large: as many at once as there are likely to be Prometheus servers.
-    let Ok(permit) = Arc::clone(&web.scrapes).try_acquire_owned() else {
+    let place = web.scrapes.take();
+    if place.as_ref().is_none_or(|(_, from_another)| *from_another) {
         web.pipeline.metrics().scrape_refused();
+    }
+    let Some((place, _)) = place else {
         let error = "too many scrapes at once (metrics.concurrent_scrapes); try again\n";
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], error).into_response();
     };
@@ -108,8 +110,8 @@ async fn metrics(State(web): State<Web>, method: Method, headers: HeaderMap) -> 
     let render = move || {
         let page = format.render(&pipeline.snapshot(pipeline.now()));
         match is_compressed.then(|| gzip(&page)).flatten() {
-            Some(compressed) => (Page::new(compressed, permit), true),
-            None => (Page::new(page, permit), false),
+            Some(compressed) => (place.fill(compressed), true),
+            None => (place.fill(page), false),
         }
     };
     let Some((page, is_compressed)) = apart(&web, render).await else {
@@ -169,7 +171,7 @@ async fn answer(
     work: impl FnOnce() -> (StatusCode, serde_json::Result<Vec<u8>>) + Send + 'static,
 ) -> Response {
     let content_type = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    let Ok(permit) = Arc::clone(&web.answers).try_acquire_owned() else {
+    let Some((place, _)) = web.answers.take() else {
         let error = "too many requests at once (metrics.concurrent_scrapes); try again";
         let body = serde_json::json!({ "error": error }).to_string();
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], content_type, body).into_response();
@@ -177,7 +179,7 @@ async fn answer(
     // An instance may consist of many events.
     let worked = apart(web, move || {
         let (status, body) = work();
-        (status, body.map(|body| Page::new(body, permit)))
+        (status, body.map(|body| place.fill(body)))
     });
     match worked.await {
         Some((status, Ok(page))) => (status, content_type, Body::new(page)).into_response(),

@@ -1,49 +1,172 @@
-//! A page of metrics on its way to whoever scrapes.
+//! Pages of metrics and answers of the API on their way to whoever reads, a bounded number at once.
+//!
+//! Invariant: a reader that takes nothing keeps its place only as long as nobody else wants it.
 
-use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
+use thiserror::Error;
+use tokio::time::Instant;
 
-/// A page, which counts as under way until it has been taken: a reader that is slow holds it as long as it reads.
+/// The places of pages that are under way.
 #[derive(Debug)]
-pub(super) struct Page {
-    rest: Bytes,
-    _permit: OwnedSemaphorePermit,
+pub(super) struct Places {
+    most: usize,
+    taken: Mutex<Vec<Arc<Mutex<State>>>>,
 }
+
+/// The place of one page, until it has been read.
+#[derive(Debug)]
+pub(super) struct Place {
+    state: Arc<Mutex<State>>,
+    of: Arc<Places>,
+}
+
+/// What becomes of a page.
+#[derive(Debug)]
+enum State {
+    /// It is being made.
+    Made,
+    /// It is being read: what is left of it, and when something was taken last.
+    Read(Bytes, Instant),
+    /// Its place is another one's.
+    Lost,
+}
+
+/// How long a reader may take nothing before another one may have its place.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How much is handed to the connection at a time; what it has been handed it holds itself.
 const PIECE_BYTES: usize = 64 * 1024;
 
-impl Page {
-    pub(super) fn new(page: Vec<u8>, permit: OwnedSemaphorePermit) -> Self {
-        Page { rest: page.into(), _permit: permit }
+impl Places {
+    /// Places for `most` pages.
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Places { most, taken: Mutex::default() })
+    }
+
+    /// A place for a page, if there is one; and whether it was taken from a reader that had taken nothing for long.
+    pub(super) fn take(self: &Arc<Self>) -> Option<(Place, bool)> {
+        let mut taken = lock(&self.taken);
+        let is_full = taken.len() >= self.most;
+        if is_full {
+            let longest =
+                (0..taken.len()).filter_map(|place| Some((lock(&taken[place]).stalled()?, place))).min();
+            let (_, place) = longest?;
+            *lock(&taken.swap_remove(place)) = State::Lost;
+        }
+        let state = Arc::new(Mutex::new(State::Made));
+        taken.push(Arc::clone(&state));
+        Some((Place { state, of: Arc::clone(self) }, is_full))
     }
 }
 
+impl State {
+    /// Since when nothing was taken, if that is long ago.
+    fn stalled(&self) -> Option<Instant> {
+        match self {
+            State::Read(_, since) if since.elapsed() >= PATIENCE => Some(*since),
+            State::Made | State::Read(..) | State::Lost => None,
+        }
+    }
+}
+
+impl Place {
+    /// Fills it with a page to be read.
+    pub(super) fn fill(self, page: Vec<u8>) -> Page {
+        *lock(&self.state) = State::Read(page.into(), Instant::now());
+        Page(self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.of.taken).retain(|state| !Arc::ptr_eq(state, &self.state));
+    }
+}
+
+/// A page that is being read.
+#[derive(Debug)]
+pub(super) struct Page(Place);
+
+/// Its place was taken by another reader.
+#[derive(Debug, Error)]
+#[error("nothing of the page was taken for too long while others waited")]
+pub(super) struct Lost;
+
 impl Body for Page {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Lost;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.rest.is_empty() {
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
+        let mut state = lock(&self.0.state);
+        let State::Read(rest, since) = &mut *state else {
+            return Poll::Ready(Some(Err(Lost)));
+        };
+        if rest.is_empty() {
             return Poll::Ready(None);
         }
-        let piece = self.rest.len().min(PIECE_BYTES);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+        *since = Instant::now();
+        let piece = rest.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(rest.split_to(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        matches!(&*lock(&self.0.state), State::Read(rest, _) if rest.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
+        match &*lock(&self.0.state) {
+            State::Read(rest, _) => SizeHint::with_exact(rest.len() as u64),
+            State::Made | State::Lost => SizeHint::default(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    const PAGE: usize = 3 * PIECE_BYTES;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_loses_its_place_to_another_one() {
+        let places = Places::new(2);
+        let take = || places.take().map(|(place, from_another)| (place.fill(vec![0; PAGE]), from_another));
+        let (mut stalled, _) = take().unwrap();
+        let (mut steady, _) = take().unwrap();
+        tokio::time::advance(PATIENCE / 2).await;
+        assert!(steady.frame().await.unwrap().is_ok());
+        assert!(take().is_none(), "both are being read");
+        tokio::time::advance(PATIENCE / 2).await;
+        let (third, from_another) = take().unwrap();
+        assert!(from_another);
+        assert!(take().is_none(), "the steady one goes on");
+        assert!(stalled.frame().await.unwrap().is_err());
+        assert_eq!(steady.collect().await.unwrap().to_bytes().len(), PAGE - PIECE_BYTES);
+        drop(stalled);
+        assert!(take().is_some_and(|(_, from_another)| !from_another), "the steady one has been read");
+        drop(third);
+        assert_eq!(lock(&places.taken).len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_is_being_made_keeps_its_place() {
+        let places = Places::new(1);
+        let (place, _) = places.take().unwrap();
+        tokio::time::advance(10 * PATIENCE).await;
+        assert!(places.take().is_none());
+        drop(place);
+        assert!(places.take().is_some());
     }
 }
