@@ -23,7 +23,9 @@ use crate::mapping::spans::{Rejection, TimeLimits};
 use crate::memory;
 use crate::metrics::{Metrics, Settings, Task};
 use crate::pipeline::{InForce, Pipeline, SWEEP_INTERVAL, wall};
-use crate::receiver::{InFlight, ReceiverLimits, large_at_once, native_http, otlp_grpc, otlp_http};
+use crate::receiver::{
+    InFlight, ReceiverLimits, large_at_once, most_room, native_http, otlp_grpc, otlp_http,
+};
 use crate::recent::{self, Recent};
 use crate::reload::{ReloadSignal, Reloader, Source};
 use crate::tasks::supervise;
@@ -153,10 +155,11 @@ impl App {
         )
     }
 
-    /// Warns about what is open to everybody.
-    fn warn_of_exposures(&self) {
-        for exposure in access::exposures(&self.config, &self.addresses()) {
-            warn!("{exposure}");
+    /// Warns about what is open to everybody, and what in the config looks like a mistake.
+    fn warn(&self) {
+        let exposures = access::exposures(&self.config, &self.addresses());
+        for warning in exposures.into_iter().chain(tight_limits(&self.config)) {
+            warn!("{warning}");
         }
     }
 
@@ -168,7 +171,7 @@ impl App {
         hurry: impl Future<Output = ()>,
         reload: ReloadSignal,
     ) {
-        self.warn_of_exposures();
+        self.warn();
         let routes = self.routes();
         let App { pipeline, reloader, access, status, config, http, metrics, otlp_grpc, otlp_http } = self;
         status.set_ready(true);
@@ -237,6 +240,19 @@ enum Role {
 /// The value of the label `listener`.
 fn listener_name(setting: &'static str) -> &'static str {
     setting.trim_start_matches("listen.")
+}
+
+/// Limits that do not go well together.
+pub fn tight_limits(config: &Config) -> Option<String> {
+    let largest = config.limits.request_bytes.max(config.push.request_bytes);
+    let (room, needed) = (config.limits.bytes_in_flight, most_room(largest));
+    (room < needed).then(|| {
+        format!(
+            "limits.bytes_in_flight ({room}): a compressed request of {largest} bytes, which is allowed, may take \
+             {needed}, on the wire and decompressed, and would be refused; set at least that, or lower \
+             limits.request_bytes or push.request_bytes"
+        )
+    })
 }
 
 /// What the clients of each of `listeners` addresses may take.

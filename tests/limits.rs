@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use serde_json::json;
 use support::otlp::{EXPORT, PROTOBUF, Way, export, frame, grpc_raw, request, span};
-use support::{Launch, PATIENT, Server, Wire, gzip, zstd};
+use support::{Launch, PATIENT, Server, Wire, deflate, gzip, zstd};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -143,6 +143,24 @@ fn a_page_that_is_not_taken_in_time_makes_room_for_others() {
 }
 
 #[test]
+fn a_page_that_is_not_being_read_makes_room_for_another_one_soon() {
+    let settings = [
+        ["--metrics.series_per_family", "10000"],
+        ["--metrics.values_per_label", "10000"],
+        ["--metrics.concurrent_scrapes", "1"],
+        ["--limits.response_timeout", "10m"],
+    ];
+    let server = Launch::config(PATIENT).args(&settings.concat()).start();
+    fill(&server);
+    let mut slow = Wire::connect(server.http());
+    slow.write("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n");
+    support::eventually("the slow reader holds the one scrape", || server.get("/metrics").status == 503);
+    support::eventually("another one has its place", || server.get("/metrics").status == 200);
+    assert!(slow.read_to_end() > 0, "what was on its way, and no more");
+    assert_eq!(timed_out(&server, "answer"), 0.0);
+}
+
+#[test]
 fn connections_beyond_the_limit_are_closed_at_once() {
     let server = Launch::config(PATIENT).args(&["--limits.connections", "3"]).args(&LONG).start();
     let mut first: Vec<Wire> = (0..3).map(|_| Wire::connect(server.otlp_http())).collect();
@@ -197,7 +215,7 @@ fn requests_for_which_there_is_no_room_are_to_be_sent_again_and_leave_nothing() 
     });
     let refused = post(&[], &padded);
     assert_eq!(refused.status, 503, "{refused:?}");
-    for (encoding, body) in [("gzip", gzip(&padded)), ("zstd", zstd(&padded))] {
+    for (encoding, body) in [("gzip", gzip(&padded)), ("deflate", deflate(&padded))] {
         let reply = post(&[("content-encoding", encoding)], &body);
         assert_eq!(reply.status, 503, "{encoding}: {reply:?}");
         assert!(!reply.header("retry-after").is_empty());
@@ -210,6 +228,10 @@ fn requests_for_which_there_is_no_room_are_to_be_sent_again_and_leave_nothing() 
     assert_eq!(page.sum("latency_aggregator_events_received_total", &[]), 0.0);
     assert_eq!(page.sum("latency_aggregator_request_bytes_in_flight", &[]), 90_000.0);
     assert!(page.sum("latency_aggregator_requests_refused_total", &[("reason", "bytes_in_flight")]) >= 5.0);
+    // A window of zstd alone is more than all may have: sending it again is of no use.
+    let reply = post(&[("content-encoding", "zstd")], &zstd(&padded));
+    assert_eq!(reply.status, 413, "{reply:?}");
+    assert!(String::from_utf8_lossy(&reply.body).contains("limits.bytes_in_flight"), "{reply:?}");
     // A small one finds room between them.
     assert_eq!(
         export(&server, Way::Grpc, &request("shop", vec![span(2, 1)])),

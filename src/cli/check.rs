@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::access;
+use crate::app::tight_limits;
 use crate::config::{self, Config, Override};
 use crate::domain::flow::{Boundary, Flow, Labels};
 use crate::mapping::flows::FlowConfig;
@@ -29,6 +30,7 @@ pub(super) fn run(
         describe(flow, loaded.flows.get(flow.id.place as usize), &mut out)?;
     }
     let mut warnings = exposed(&loaded.config);
+    warnings.extend(tight_limits(&loaded.config));
     warnings.extend(shadowed(&loaded.flows));
     warnings.extend(compiled.flows.iter().filter_map(|flow| short_buckets(flow)));
     for warning in &warnings {

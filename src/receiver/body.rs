@@ -222,6 +222,11 @@ fn inflate(encoding: Encoding, body: Bytes, limit: usize, reserved: &mut Reserve
 /// should not exceed (RFC 8878, section 3.1.1.1.2).
 const ZSTD_WINDOW_LOG: u32 = 23;
 
+/// How much room a request of `request_bytes` may take at most: as it is on the wire, in a frame, and decompressed.
+pub fn most_room(request_bytes: usize) -> usize {
+    request_bytes.saturating_mul(2).saturating_add(FRAME_HEADER + (1 << ZSTD_WINDOW_LOG))
+}
+
 /// How much is inflated before there must be room for more.
 const INFLATE_STEP: usize = 256 * 1024;
 

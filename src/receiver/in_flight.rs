@@ -34,9 +34,14 @@ pub(super) struct Reserved {
     of: Arc<InFlight>,
 }
 
-/// There is no room for so many bytes at the moment.
+/// There is no room for so many bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRoom;
+pub(super) enum NoRoom {
+    /// At the moment.
+    Now,
+    /// Not even if there were no other request.
+    Ever,
+}
 
 impl Reserved {
     /// Room for the same request, of no bytes so far.
@@ -47,7 +52,10 @@ impl Reserved {
     /// Takes room for `bytes` more.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let fits = |reserved: usize| reserved.checked_add(bytes).filter(|sum| *sum <= self.of.limit);
-        self.of.reserved.fetch_update(Relaxed, Relaxed, fits).map_err(|_| NoRoom)?;
+        if self.bytes.checked_add(bytes).is_none_or(|sum| sum > self.of.limit) {
+            return Err(NoRoom::Ever);
+        }
+        self.of.reserved.fetch_update(Relaxed, Relaxed, fits).map_err(|_| NoRoom::Now)?;
         self.of.shown.add(bytes);
         self.bytes += bytes;
         Ok(())
@@ -70,9 +78,11 @@ mod tests {
         let in_flight = InFlight::new(100, InFlightGauge::default());
         let (mut first, mut second) = (in_flight.begin(), in_flight.begin());
         assert_eq!(first.grow(60), Ok(()));
-        assert_eq!(second.grow(41), Err(NoRoom));
+        assert_eq!(second.grow(41), Err(NoRoom::Now));
         assert_eq!(second.grow(40), Ok(()));
-        assert_eq!(first.grow(usize::MAX), Err(NoRoom));
+        assert_eq!(first.grow(40), Err(NoRoom::Now));
+        assert_eq!(first.grow(41), Err(NoRoom::Ever));
+        assert_eq!(first.grow(usize::MAX), Err(NoRoom::Ever));
         drop(first);
         assert_eq!(second.grow(60), Ok(()));
         drop(second);

@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
 use body::Content;
+pub use body::most_room;
 pub use in_flight::InFlight;
 use in_flight::NoRoom;
 
@@ -214,8 +215,15 @@ impl Refusal {
 }
 
 impl From<NoRoom> for Refusal {
-    fn from(_: NoRoom) -> Self {
-        Refusal::NoRoom
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Now => Refusal::NoRoom,
+            NoRoom::Ever => Refusal::TooLarge(
+                "the request takes more room, on the wire and decompressed, than all together may \
+                 (limits.bytes_in_flight); send smaller ones"
+                    .to_owned(),
+            ),
+        }
     }
 }
 
