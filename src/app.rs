@@ -78,6 +78,7 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<(Pipeline, History), ConfigErro
         zero_first: config.metrics.zero_first,
         series_per_family: config.metrics.series_per_family,
         values_per_label: config.metrics.values_per_label,
+        pushed_lines: config.push.series,
         idle: Some(config.metrics.idle).filter(|idle| !idle.is_zero()),
         histograms: config.metrics.histograms,
         native_factor: config.metrics.native_factor,

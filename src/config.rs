@@ -256,13 +256,16 @@ pub struct Push {
     pub ancestor_gauge: bool,
     /// How many flows pushes may create; pushes that would create more are refused.
     pub flows: usize,
+    /// Series with label values of their own of all flows together that pushes create, each bucket being one; further ones
+    /// share overflow series.
+    pub series: usize,
     /// Bytes of a push or an array of pushes, on the wire and after decompression; larger ones are refused.
     pub request_bytes: usize,
 }
 
 impl Default for Push {
     fn default() -> Self {
-        Push { ancestor_gauge: false, flows: 100, request_bytes: 4 * 1024 * 1024 }
+        Push { ancestor_gauge: false, flows: 100, series: 1_000_000, request_bytes: 4 * 1024 * 1024 }
     }
 }
 

@@ -856,3 +856,28 @@ fn pushes_from_many_clients_at_once_are_all_counted() {
     assert_eq!(page.sum("latency_aggregator_open_instances", &[]), 200.0);
     assert_eq!(events(&page, "received"), 200.0);
 }
+
+#[test]
+fn flows_that_pushes_create_share_room_for_series_and_lose_no_count() {
+    let labelled = "flows: [{name: checkout, labels: {n: 'span.attributes[\"n\"]'}}]\n";
+    let server = Launch::config(&format!("{QUICK}{labelled}")).args(&["--push.series", "1000"]).start();
+    let names = ["order", "refund", "delivery", "checkout"];
+    let push = |name: &str, n: u32| json!({"id": format!("{n}"), "name": name, "life_span": 0, "label_values": {"n": format!("{n}")}});
+    let pushes = names.iter().flat_map(|name| (0..100).map(|n| push(name, n)));
+    assert_eq!(server.push(&pushes.collect::<Vec<_>>().into()).status, 200);
+    let page = server.until_settled();
+    for name in names {
+        assert_eq!(page.sum("flow_latency_seconds_count", &[("flow", name)]), 100.0, "{name}");
+    }
+    let lines = |name: &str| {
+        let samples = page.families.iter().flat_map(|family| &family.samples);
+        let of_flow = samples.filter(|sample| sample.labels.get("flow").is_some_and(|flow| flow == name));
+        of_flow.filter(|sample| sample.labels.contains_key("n")).count()
+    };
+    assert!(lines("checkout") > 2000, "a flow of the config has room of its own: {}", lines("checkout"));
+    let pushed: usize = names[..3].iter().map(|name| lines(name)).sum();
+    assert!((300..=1000).contains(&pushed), "{pushed}");
+    let overflow =
+        page.sum("latency_aggregator_series_overflow_total", &[("family", "flow_latency_seconds")]);
+    assert!((200.0..300.0).contains(&overflow), "{overflow}");
+}

@@ -175,24 +175,25 @@ impl FlowMetrics {
     pub(super) fn new(
         flow: Arc<Flow>,
         layout: Layout,
-        limit: SeriesLimits,
+        limits: &SeriesLimits,
         shares: bool,
         gauges: Arc<Gauges>,
         birth: Birth,
     ) -> Self {
+        let lines = layout.lines();
         let mut recorded = Recorded {
-            latency: SeriesMap::new(limit),
-            closed: SeriesMap::new(limit),
-            path: SeriesMap::new(limit),
-            path_share: shares.then(|| SeriesMap::new(limit)),
-            skew: SeriesMap::new(limit),
-            transition: SeriesMap::new(limit),
-            stage: SeriesMap::new(limit),
-            offset: SeriesMap::new(limit),
-            missing: SeriesMap::new(limit),
-            slo: SeriesMap::new(limit),
-            own: SeriesMap::new(limit),
-            last: SeriesMap::new(limit),
+            latency: SeriesMap::new(limits, lines),
+            closed: SeriesMap::new(limits, 1),
+            path: SeriesMap::new(limits, 1),
+            path_share: shares.then(|| SeriesMap::new(limits, lines)),
+            skew: SeriesMap::new(limits, lines),
+            transition: SeriesMap::new(limits, lines),
+            stage: SeriesMap::new(limits, lines),
+            offset: SeriesMap::new(limits, lines),
+            missing: SeriesMap::new(limits, 1),
+            slo: SeriesMap::new(limits, 1),
+            own: SeriesMap::new(limits, lines),
+            last: SeriesMap::new(limits, 1),
             layout,
         };
         recorded.initialise(&flow, birth);

@@ -23,6 +23,13 @@ pub(super) struct Layout {
     pub(super) native: Option<NativeLayout>,
 }
 
+impl Layout {
+    /// How many lines of the page a histogram takes: its buckets, the one without a bound, the sum and the count.
+    pub(super) fn lines(&self) -> usize {
+        self.bounds.seconds.len() + 3
+    }
+}
+
 /// How native buckets are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NativeLayout {

@@ -34,7 +34,7 @@ pub use connections::{ConnectionMetrics, InFlightGauge};
 use flows::{FlowMetrics, Gauges, Shared};
 use histogram::{Bounds, Layout, NativeLayout};
 use own::OwnMetrics;
-use series::{Birth, SeriesLimits};
+use series::{Birth, Lines, SeriesLimits};
 use snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
 pub use tasks::{Panics, Task};
 
@@ -47,6 +47,8 @@ pub struct Settings {
     pub series_per_family: usize,
     /// Values of each open label of a family and flow.
     pub values_per_label: usize,
+    /// Lines of the page that the series of all flows together take which pushes create, beside a few of each flow.
+    pub pushed_lines: usize,
     /// For how long nothing may be added to a series before it goes into the overflow; `None`: for ever.
     pub idle: Option<Duration>,
     /// Which buckets histograms have.
@@ -87,6 +89,8 @@ pub struct Metrics {
     gauges: Mutex<HashMap<Arc<str>, Arc<Gauges>>>,
     /// Flows that the config has no longer, and since when: they are shown until all their instances have been seen.
     retired: Mutex<HashMap<Arc<str>, Arrival>>,
+    /// What is left of [`Settings::pushed_lines`].
+    pushed_lines: Arc<Lines>,
     own: OwnMetrics,
     warned: Warned,
     /// Set at shutdown: the last scrape must not find new series at zero.
@@ -203,11 +207,13 @@ pub struct Received {
 impl Metrics {
     /// Metrics of the configured flows at zero.
     pub fn new(settings: Settings, catalog: &Catalog, now: Now) -> Self {
+        let pushed_lines = settings.pushed_lines;
         let metrics = Metrics {
             settings,
             flows: RwLock::default(),
             gauges: Mutex::default(),
             retired: Mutex::default(),
+            pushed_lines: Lines::new(pushed_lines),
             own: OwnMetrics::new(),
             warned: Warned::default(),
             show_all: AtomicBool::new(false),
@@ -538,11 +544,13 @@ impl Metrics {
         let limits = SeriesLimits {
             series: self.settings.series_per_family,
             values_per_label: self.settings.values_per_label,
+            // Who writes a config knows how many flows it has.
+            lines: (flow.origin == Origin::Pushed).then(|| Arc::clone(&self.pushed_lines)),
         };
         let shares = self.settings.critical_path_histogram;
         let mut gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
         let gauges = Arc::clone(gauges.entry(Arc::clone(&flow.name)).or_default());
-        FlowMetrics::new(Arc::clone(flow), layout, limits, shares, gauges, self.birth(now))
+        FlowMetrics::new(Arc::clone(flow), layout, &limits, shares, gauges, self.birth(now))
     }
 
     /// What a series is born with that is new now.

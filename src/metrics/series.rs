@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -61,12 +62,36 @@ pub(super) struct Birth {
 }
 
 /// How many series there may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct SeriesLimits {
     /// With open labels of their own; they have [`LABEL_BYTES`] each on average.
     pub(super) series: usize,
     /// Values of each open label.
     pub(super) values_per_label: usize,
+    /// Room for the lines of the page that they take, if there is a bound on these that is shared with others.
+    pub(super) lines: Option<Arc<Lines>>,
+}
+
+/// Room for lines of the page, of several families and flows together.
+#[derive(Debug)]
+pub(super) struct Lines {
+    left: AtomicUsize,
+}
+
+impl Lines {
+    /// Room for `lines`.
+    pub(super) fn new(lines: usize) -> Arc<Self> {
+        Arc::new(Lines { left: AtomicUsize::new(lines) })
+    }
+
+    /// Takes room for so many, if there is any.
+    fn take(&self, lines: usize) -> bool {
+        self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(lines)).is_ok()
+    }
+
+    fn give_back(&self, lines: usize) {
+        self.left.fetch_add(lines, Relaxed);
+    }
 }
 
 /// How long the names and values of open labels of a series are on average at most: each of its lines repeats them.
@@ -108,6 +133,8 @@ pub(super) struct SeriesMap<C, V> {
     own: usize,
     label_bytes: usize,
     limits: SeriesLimits,
+    /// How many lines of the page each of them takes.
+    lines_each: usize,
     /// The values of each open label that the series have.
     values: HashMap<Arc<str>, HashSet<Arc<str>>>,
     refused: u64,
@@ -137,10 +164,21 @@ pub(super) struct Shown<'m, C, V> {
 }
 
 impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
-    /// Without any series.
-    pub(super) fn new(limits: SeriesLimits) -> Self {
+    /// Without any series; each will take so many lines of the page.
+    pub(super) fn new(limits: &SeriesLimits, lines_each: usize) -> Self {
         let (series, hasher, values) = Default::default();
-        SeriesMap { series, hasher, own: 0, label_bytes: 0, limits, values, refused: 0, wanted: None }
+        let limits = limits.clone();
+        SeriesMap {
+            series,
+            hasher,
+            own: 0,
+            label_bytes: 0,
+            limits,
+            lines_each,
+            values,
+            refused: 0,
+            wanted: None,
+        }
     }
 
     /// The value of a series, created if it is new; its zero is shown for a while then.
@@ -225,6 +263,9 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
         if is_full || !labels.iter().all(has_room) {
             return false;
         }
+        if self.limits.lines.as_ref().is_some_and(|lines| !lines.take(self.lines_each)) {
+            return false;
+        }
         self.own += 1;
         self.label_bytes = bytes;
         for (name, value) in labels {
@@ -244,6 +285,7 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
             return 0;
         }
         self.own -= expired.len();
+        self.give_back(expired.len());
         self.label_bytes = 0;
         self.values.clear();
         let kept = self.series.iter().filter(|entry| !entry.stays);
@@ -303,6 +345,21 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
     }
 }
 
+impl<C, V> SeriesMap<C, V> {
+    /// Gives back the room of so many series.
+    fn give_back(&self, series: usize) {
+        if let Some(lines) = &self.limits.lines {
+            lines.give_back(series * self.lines_each);
+        }
+    }
+}
+
+impl<C, V> Drop for SeriesMap<C, V> {
+    fn drop(&mut self) {
+        self.give_back(self.own);
+    }
+}
+
 impl<C: Eq, V> Entry<C, V> {
     fn is(&self, closed: C, labels: Option<&[Label]>) -> bool {
         self.closed == closed && self.open.is(labels)
@@ -331,6 +388,10 @@ mod tests {
         [("tenant", tenant), ("region", region)].map(|(name, value)| (name.into(), value.into())).into()
     }
 
+    fn map<V: Accumulate>(series: usize, values_per_label: usize) -> SeriesMap<(), V> {
+        SeriesMap::new(&SeriesLimits { series, values_per_label, lines: None }, 1)
+    }
+
     fn shown(map: &SeriesMap<(), u64>) -> Vec<(String, u64, u64)> {
         let line = |series: &Shown<'_, (), u64>| {
             let labels: Vec<String> =
@@ -342,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_million_label_values_are_as_many_series_as_may_be_and_lose_no_count() {
-        let mut map = SeriesMap::new(SeriesLimits { series: 100, values_per_label: 1000 });
+        let mut map = map(100, 1000);
         for value in 0..1_000_000 {
             *map.get((), &labels(&value.to_string(), "eu"), at(1), || 0) += 1;
         }
@@ -356,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_label_with_too_many_values_overflows_and_leaves_room_for_the_others() {
-        let mut map = SeriesMap::new(SeriesLimits { series: 100, values_per_label: 2 });
+        let mut map = map(100, 2);
         for (tenant, region) in
             [("a", "eu"), ("b", "eu"), ("c", "eu"), ("a", "us"), ("c", "us"), ("a", "asia")]
         {
@@ -376,7 +437,7 @@ mod tests {
 
     #[test]
     fn long_labels_take_the_room_of_several() {
-        let mut map = SeriesMap::new(SeriesLimits { series: 4, values_per_label: 100 });
+        let mut map = map(4, 100);
         let long = "x".repeat(2 * LABEL_BYTES);
         for (tenant, region) in [("a", "eu"), (&long, "eu"), (&long, "us"), ("b", "eu")] {
             *map.get((), &labels(tenant, region), at(1), || 0) += 1;
@@ -387,8 +448,28 @@ mod tests {
     }
 
     #[test]
+    fn several_families_share_the_lines_of_the_page_and_give_them_back() {
+        let lines = Lines::new(45);
+        let limits = SeriesLimits { series: 100, values_per_label: 100, lines: Some(lines.clone()) };
+        let mut counters: SeriesMap<(), u64> = SeriesMap::new(&limits, 1);
+        let mut histograms: SeriesMap<(), u64> = SeriesMap::new(&limits, 20);
+        for tenant in ["a", "b", "c"] {
+            *histograms.get((), &labels(tenant, "eu"), at(1), || 0) += 1;
+            *counters.get((), &labels(tenant, "eu"), at(1), || 0) += 1;
+        }
+        let overflow = ("otel_metric_overflow=true".to_owned(), 1, 1);
+        assert_eq!((shown(&histograms).len(), shown(&histograms).last()), (3, Some(&overflow)));
+        assert_eq!((shown(&counters).len(), counters.refused()), (3, 0));
+        assert_eq!(lines.left.load(Relaxed), 2);
+        assert_eq!(histograms.expire(at(100), Duration::from_secs(60)), 2);
+        assert_eq!(lines.left.load(Relaxed), 42);
+        drop(counters);
+        assert_eq!(lines.left.load(Relaxed), 45);
+    }
+
+    #[test]
     fn what_stays_needs_no_room_and_does_not_expire() {
-        let mut map = SeriesMap::new(SeriesLimits { series: 1, values_per_label: 1 });
+        let mut map = map(1, 1);
         for value in ["a", "b", "c"] {
             *map.keep((), &labels(value, "eu"), at(1), || 0) += 1;
         }
@@ -401,7 +482,7 @@ mod tests {
 
     #[test]
     fn what_expires_does_not_vanish_for_a_while() {
-        let mut map = SeriesMap::new(SeriesLimits { series: 9, values_per_label: 9 });
+        let mut map = map(9, 9);
         *map.get((), &labels("a", "eu"), at(1), || 0_u64) += 5;
         let later = Birth { visible_from: Arrival::since_origin(Duration::from_secs(85)), ..at(70) };
         assert_eq!(map.expire(later, Duration::from_secs(60)), 1);
@@ -414,7 +495,7 @@ mod tests {
 
     #[test]
     fn the_last_value_of_several_series_is_that_of_the_last() {
-        let mut map = SeriesMap::new(SeriesLimits { series: 1, values_per_label: 9 });
+        let mut map = map(1, 9);
         *map.get((), &labels("a", "eu"), at(1), || 0.0) = 1.0;
         *map.get((), &labels("b", "eu"), at(50), || 0.0) = 2.0;
         map.expire(at(62), Duration::from_secs(60));
@@ -424,7 +505,7 @@ mod tests {
 
     #[test]
     fn idle_series_go_into_the_overflow_and_come_back_at_zero() {
-        let mut map = SeriesMap::new(SeriesLimits { series: 2, values_per_label: 2 });
+        let mut map = map(2, 2);
         *map.get((), &labels("a", "eu"), at(1), || 0) += 5;
         *map.get((), &labels("b", "eu"), at(50), || 0) += 1;
         assert_eq!(map.expire(at(70), Duration::from_secs(60)), 1);
