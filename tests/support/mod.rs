@@ -397,6 +397,12 @@ impl Reply {
             .unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&self.body)))
     }
 
+    /// The length of its body, as it is declared.
+    pub(crate) fn length(&self) -> usize {
+        let length = self.headers.get("content-length");
+        length.map_or(0, |length| length.to_str().expect("digits").parse().expect("a number"))
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("a header of text"))
     }
@@ -449,6 +455,14 @@ impl Wire {
 
     /// One HTTP/1 answer whose length is declared.
     pub(crate) fn read_reply(&mut self) -> Reply {
+        let mut reply = self.read_head();
+        reply.body = vec![0; reply.length()];
+        self.0.read_exact(&mut reply.body).expect("a whole body");
+        reply
+    }
+
+    /// Its head only: a reply without its body.
+    pub(crate) fn read_head(&mut self) -> Reply {
         let mut head = Vec::new();
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
@@ -463,10 +477,7 @@ impl Wire {
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")))
             .collect();
-        let length = headers.get("content-length").map_or("0", |length| length.to_str().expect("digits"));
-        let mut body = vec![0; length.parse().expect("a number")];
-        self.0.read_exact(&mut body).expect("a whole body");
-        Reply { status: status.expect("a status").parse().expect("a number"), headers, body }
+        Reply { status: status.expect("a status").parse().expect("a number"), headers, body: Vec::new() }
     }
 
     /// Whether the server still takes what is written.
