@@ -134,3 +134,24 @@ fn patience_ends() {
     make_room(world.at(31.0));
     assert_eq!((open(&world), world.aggregator.pressure()), (6, Pressure::None));
 }
+
+#[test]
+fn what_is_folded_when_there_is_little_room_takes_less_then() {
+    let flows = "[{name: checkout, match: 'true'}]";
+    let waiting = |trace: u32, spans: u64| -> Vec<_> {
+        let span = |id| span("worker", id, 0.0, 0.1).server().under(1).of_trace(trace);
+        (2..2 + spans).map(span).collect()
+    };
+    for (instances, stubs) in [(100, 8), (10, 1)] {
+        let mut world = world_for(flows, instances);
+        for trace in 1..=7 {
+            world.receive(&waiting(trace, 1));
+        }
+        world.receive(&waiting(8, 60));
+        world.at(25.0);
+        let population = world.aggregator.population();
+        assert_eq!((population.open, population.stubs), (8, stubs), "room for {instances}");
+        world.wait(100);
+        check(&world, &["checkout ok quiet 0.1s at 61s"; 8]);
+    }
+}

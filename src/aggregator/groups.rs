@@ -387,6 +387,9 @@ impl<'a, R: Rules> Joined<'a, R> {
         }
         for key in &group.members {
             let folded = self.with(key, |instance| {
+                if !self.aggregator.folds(instance) {
+                    return None;
+                }
                 let (was_stub, before) = (instance.is_stub(), instance.flow().id);
                 let was_overdue = instance.is_overdue();
                 instance.fold_as(Arc::clone(flow));

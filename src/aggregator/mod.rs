@@ -25,7 +25,7 @@ use crate::domain::completion::Verdict;
 use crate::domain::event::{Event, Flags, Incoming};
 use crate::domain::footprint;
 use crate::domain::ids::{FlowId, Key};
-use crate::domain::instance::{Instance, Look, Recorded, Rules};
+use crate::domain::instance::{Instance, Look, Recorded, Rules, may_fold};
 use crate::domain::joining::Joint;
 use crate::domain::result::{Finished, Reason};
 use crate::domain::summary::Extent;
@@ -567,11 +567,12 @@ impl Aggregator {
             }
             return;
         }
-        let (verdict, look) = instance.judge(&key, now, rules);
+        let (verdict, look) = instance.judge(&key, now);
         match verdict {
-            Verdict::Wait { until, .. } => {
+            Verdict::Wait { until, fold } => {
                 let plan = plan(instance, until, now);
-                if instance.is_stub() && !instance.counted_as_stub {
+                if fold && self.folds(instance) && may_fold(instance.flow(), rules) {
+                    instance.fold_as(Arc::clone(instance.flow()));
                     self.count_stub(instance);
                     effects.bytes_change += instance.weigh();
                 }
@@ -588,6 +589,11 @@ impl Aggregator {
                 }
             }
         }
+    }
+
+    /// Whether there is any use in folding an instance: when memory is short, only if that frees some.
+    fn folds(&self, instance: &Instance) -> bool {
+        !self.refuses.load(Relaxed) || instance.outweighs_a_stub()
     }
 
     /// The only place where an instance becomes a result. It has been taken out of the map: no one else has it.

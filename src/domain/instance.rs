@@ -281,6 +281,13 @@ impl Instance {
         own.map(|event| event.facts.held.bytes()).sum::<usize>() > self.weight as usize + STUB_BYTES
     }
 
+    /// Whether a stub would take no more than it takes itself: few events take less.
+    pub fn outweighs_a_stub(&self) -> bool {
+        /// What one takes with its events of a few stages, roughly.
+        const STUB_BYTES: u32 = 2048;
+        self.weight >= STUB_BYTES
+    }
+
     /// Whether only what it waits for keeps it open: its quiet period has passed.
     pub fn is_held(&self, now: Arrival) -> bool {
         let quiet = self.clocks.life_span.unwrap_or(self.flow.timers.quiet_period);
@@ -435,16 +442,12 @@ impl Instance {
         Recorded::OverLimit
     }
 
-    /// Whether the instance is over at `now`; folds it when only a stub is needed from here on. Also what was seen of it,
-    /// which [`Self::close`] takes as long as nothing has come since.
-    pub fn judge(&mut self, key: &Key, now: Arrival, rules: &impl Rules) -> (Verdict, Option<Look>) {
+    /// Whether the instance is over at `now`. Also what was seen of it, which [`Self::close`] takes as long as nothing has
+    /// come since.
+    pub fn judge(&mut self, key: &Key, now: Arrival) -> (Verdict, Option<Look>) {
         let look = self.look();
         let progress = look.as_ref().map_or_else(|| self.progress(), |look| look.progress);
-        let verdict = completion::decide(&self.flow, key, &progress, &self.clocks, now);
-        if matches!(verdict, Verdict::Wait { fold: true, .. }) && self.may_fold(rules) {
-            self.fold();
-        }
-        (verdict, look)
+        (completion::decide(&self.flow, key, &progress, &self.clocks, now), look)
     }
 
     /// Puts its events in order and looks at them. Not with joints: a [`Division`] knows the events by their places.
@@ -458,10 +461,6 @@ impl Instance {
         let outline = Outline::of(&self.flow, events.iter().map(|event| (0, event)));
         let (family, progress) = outline.seen(&self.flow);
         Some(Look { outline, family, progress })
-    }
-
-    fn may_fold(&self, rules: &impl Rules) -> bool {
-        may_fold(&self.flow, rules)
     }
 
     /// The earliest moment at which it could be over, unless something else comes.
