@@ -19,8 +19,9 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use crate::domain::batch::{Batch, Events, Run};
 use crate::domain::completion::Verdict;
-use crate::domain::event::{Event, Flags, Incoming};
+use crate::domain::event::{Event, Flags};
 use crate::domain::footprint;
 use crate::domain::ids::{FlowId, Key};
 use crate::domain::instance::{Instance, Look, Recorded, Rules};
@@ -168,17 +169,36 @@ impl Slot {
     }
 }
 
-/// Events of one instance that stand side by side in a batch.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    /// Of the key.
-    hash: u64,
-    first: usize,
-    length: usize,
-    /// With those of the runs that continue it.
-    count: usize,
-    /// Whether it is of the same instance as the run before it.
-    continues: bool,
+/// What a request brings to one instance.
+#[derive(Debug)]
+struct Brought<'a> {
+    /// Each with the hash of the instance's key.
+    runs: &'a [(u64, Run)],
+    events: &'a mut Events,
+}
+
+impl Brought<'_> {
+    fn count(&self) -> usize {
+        self.runs.iter().map(|(_, run)| run.length).sum()
+    }
+
+    /// Takes out each event in turn, with what it says about where its trace belongs.
+    fn each(&mut self, mut take: impl FnMut(Event, &[Joint])) {
+        for place in self.runs.iter().flat_map(|(_, run)| run.first..run.first + run.length) {
+            if let Some((event, joints)) = self.events.take(place) {
+                take(event, joints);
+            }
+        }
+    }
+
+    /// The same for those that are counted here; a copy is counted where its home is.
+    fn each_counted(&mut self, mut take: impl FnMut(&Event)) {
+        self.each(|event, _| {
+            if !event.flags.has(Flags::COPY) {
+                take(&event);
+            }
+        });
+    }
 }
 
 /// One part of the keys' timers; which one is decided by the key's hash.
@@ -260,27 +280,24 @@ impl Aggregator {
     }
 
     /// Applies a whole request, then closes what it ended.
-    pub fn ingest(&self, batch: Vec<Incoming>, now: Arrival, rules: &impl Rules) -> Effects {
+    pub fn ingest(&self, batch: Batch, now: Arrival, rules: &impl Rules) -> Effects {
         let mut effects = Effects::default();
-        let mut due = Vec::new();
-        let mut runs = self.runs(&batch).into_iter().peekable();
-        let mut batch: Vec<Option<Incoming>> = batch.into_iter().map(Some).collect();
-        while let Some(Run { hash, first, length, count, .. }) = runs.next() {
-            let key = batch[first].as_ref().expect("each run is taken once").key.clone();
-            let more = std::iter::from_fn(|| runs.next_if(|run| run.continues));
-            let places =
-                (first..first + length).chain(more.flat_map(|run| run.first..run.first + run.length));
-            let events = places.filter_map(|place| batch[place].take());
-            let mut targets = Vec::new();
-            let wake = self.apply(key.clone(), hash, (count, events), now, rules, &mut effects, &mut targets);
+        let (mut due, mut targets) = (Vec::new(), Vec::new());
+        let (runs, mut events) = batch.into_parts();
+        let runs = self.by_hash(runs);
+        for same in runs.chunk_by(|a, b| a.0 == b.0 && a.1.key == b.1.key) {
+            let (hash, key) = (same[0].0, &same[0].1.key);
+            let mut brought = Brought { runs: same, events: &mut events };
+            let wake = self.apply(key, hash, &mut brought, now, rules, &mut effects, &mut targets);
             if !targets.is_empty() {
-                self.claim(&key, &targets, now, &mut effects);
+                self.claim(key, &targets, now, &mut effects);
+                targets.clear();
             }
             if let Some(wake) = wake {
                 if wake <= now {
-                    due.push((key, hash));
+                    due.push((key.clone(), hash));
                 } else {
-                    self.timers(hash).instances.add(wake, key);
+                    self.timers(hash).instances.add(wake, key.clone());
                 }
             }
         }
@@ -292,53 +309,38 @@ impl Aggregator {
         effects
     }
 
-    /// Where the events of each instance are, those of one instance side by side and in the order in which they came.
-    fn runs(&self, batch: &[Incoming]) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
-        let mut first = 0;
-        for same in batch.chunk_by(|a, b| a.key == b.key) {
-            let (hash, length) = (self.hash(&same[0].key), same.len());
-            runs.push(Run { hash, first, length, count: length, continues: false });
-            first += length;
-        }
-        runs.sort_unstable_by_key(|run| (run.hash, run.first));
-        for place in (1..runs.len()).rev() {
-            let [before, run] = [&runs[place - 1], &runs[place]];
-            if before.hash == run.hash && batch[before.first].key == batch[run.first].key {
-                runs[place - 1].count += run.count;
-                runs[place].continues = true;
-            }
-        }
+    /// The runs with the hashes of their keys, those of one instance side by side and in the order in which they came.
+    fn by_hash(&self, runs: Vec<Run>) -> Vec<(u64, Run)> {
+        let mut runs: Vec<(u64, Run)> = runs.into_iter().map(|run| (self.hash(&run.key), run)).collect();
+        runs.sort_unstable_by_key(|(hash, run)| (*hash, run.first));
         runs
     }
 
-    /// Records the events of one instance, of which there are `count`; returns when to look at it, if that is sooner
-    /// than planned. What it newly claims goes to `targets`.
+    /// Records the events of one instance; returns when to look at it, if that is sooner than planned. What it newly
+    /// claims goes to `targets`.
     #[expect(clippy::too_many_arguments, reason = "all that a request says about one instance")]
     fn apply(
         &self,
-        key: Key,
+        key: &Key,
         hash: u64,
-        (count, events): (usize, impl Iterator<Item = Incoming>),
+        brought: &mut Brought<'_>,
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
         targets: &mut Vec<Key>,
     ) -> Option<Arrival> {
-        let counted = |incoming: Incoming| (!incoming.event.flags.has(Flags::COPY)).then_some(incoming.event);
-        let mut slot = match self.slots.entry(key) {
+        let mut slot = match self.slots.entry(key.clone()) {
             Entry::Occupied(slot) => slot.into_ref(),
             Entry::Vacant(slot) => {
                 if let Some(flow) = self.recall(hash, now) {
-                    let events = events.filter_map(counted);
-                    match flow {
-                        NO_FLOW => effects.unmatched += events.count() as u64,
-                        flow => effects.late.extend(events.map(|event| late(flow, &event, None))),
-                    }
+                    brought.each_counted(|event| match flow {
+                        NO_FLOW => effects.unmatched += 1,
+                        flow => effects.late.push(late(flow, event, None)),
+                    });
                     return None;
                 }
                 if self.open.load(Relaxed) >= self.limits.budget.instances {
-                    effects.over_limit += events.filter_map(counted).count() as u64;
+                    brought.each_counted(|_| effects.over_limit += 1);
                     self.loss.fetch_max(now.nanoseconds(), Relaxed);
                     return None;
                 }
@@ -349,7 +351,7 @@ impl Aggregator {
         };
         if let Slot::Closed(tombstone) = slot.value_mut() {
             if tombstone.remember || now < tombstone.expires {
-                meet_tombstone(tombstone, events.filter_map(counted), now, rules, effects);
+                meet_tombstone(tombstone, brought, now, rules, effects);
                 return None;
             }
             // Its time is over, only the sweep has not come by yet: a new instance.
@@ -362,9 +364,9 @@ impl Aggregator {
         let Slot::Open(instance) = slot else {
             return None;
         };
-        instance.expect(count);
+        instance.expect(brought.count());
         let mut joints = Vec::new();
-        let anything_new = self.record(instance, events, now, rules, effects, &mut joints);
+        let anything_new = self.record(instance, brought, now, rules, effects, &mut joints);
         effects.bytes_change += instance.weigh();
         targets.extend(joints.iter().map(|joint| joint.target(key)));
         if !anything_new && instance.wake != Arrival::ORIGIN {
@@ -391,7 +393,7 @@ impl Aggregator {
     fn record(
         &self,
         instance: &mut Instance,
-        events: impl Iterator<Item = Incoming>,
+        brought: &mut Brought<'_>,
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
@@ -400,10 +402,10 @@ impl Aggregator {
         let (was_stub, was_overdue) = (instance.is_stub(), instance.is_overdue());
         let (flow_before, before) = (instance.flow().id, effects.new);
         let mut anything_new = false;
-        for Incoming { event, joints, .. } in events {
+        brought.each(|event, joints| {
             if !joints.is_empty() {
                 let limit = self.limits.links_per_trace;
-                effects.joints_over_limit += instance.join(event.span, &joints, limit, rules, new_joints);
+                effects.joints_over_limit += instance.join(event.span, joints, limit, rules, new_joints);
             }
             // A copy is counted where its home is.
             let one = u64::from(!event.flags.has(Flags::COPY));
@@ -422,7 +424,7 @@ impl Aggregator {
                 }
                 Recorded::OverLimit => effects.over_limit += one,
             }
-        }
+        });
         instance.settle_flow(rules);
         let flow = instance.flow().id;
         if flow != flow_before {
@@ -769,19 +771,19 @@ fn plan(instance: &mut Instance, until: Arrival, now: Arrival) -> Option<Arrival
 
 fn meet_tombstone(
     tombstone: &mut Tombstone,
-    events: impl Iterator<Item = Event>,
+    brought: &mut Brought<'_>,
     now: Arrival,
     rules: &impl Rules,
     effects: &mut Effects,
 ) {
     let flow = tombstone.flow.map_or_else(|| Arc::clone(rules.unmatched()), |flow| rules.flow(flow));
-    for event in events {
-        let lateness = tombstone.meet(&flow, &event, now);
+    brought.each_counted(|event| {
+        let lateness = tombstone.meet(&flow, event, now);
         match tombstone.flow {
-            Some(flow) => effects.late.push(late(flow, &event, Some(lateness))),
+            Some(flow) => effects.late.push(late(flow, event, Some(lateness))),
             None => effects.unmatched += 1,
         }
-    }
+    });
 }
 
 fn late(flow: FlowId, event: &Event, lateness: Option<Lateness>) -> Late {

@@ -47,6 +47,8 @@ pub struct Event {
     pub flags: Flags,
     /// What it shares with many others.
     pub facts: Arc<Facts>,
+    /// Which of the traces of its instance it is in; 0 where there is only one.
+    pub member: u16,
 }
 
 /// An event and where it belongs.
@@ -261,17 +263,16 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether both come from one service, and so run by one clock.
-    pub fn shares_service(&self, other: &Identity) -> bool {
-        self.origin == other.origin
+    /// Of an event with this span id, kind, [`Facts::origin`] and flags.
+    pub fn new(span: SpanId, kind: Kind, origin: u32, flags: Flags) -> Self {
+        Identity { span, kind, origin, is_final: kind == Kind::Push && flags.has(Flags::FINAL) }
     }
 }
 
 impl Event {
     /// What tells it apart from the other events of its instance.
     pub fn identity(&self) -> Identity {
-        let is_final = self.kind == Kind::Push && self.flags.has(Flags::FINAL);
-        Identity { span: self.span, kind: self.kind, origin: self.facts.origin, is_final }
+        Identity::new(self.span, self.kind, self.facts.origin, self.flags)
     }
 
     /// Whether both are reports of the same thing: for spans (span id, kind, service), for pushes (flow, stage, final).

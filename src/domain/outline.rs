@@ -27,8 +27,8 @@ pub struct Node {
     pub start: EventTime,
     /// Latest moment.
     pub end: EventTime,
-    /// What tells it apart from the others.
-    pub identity: Identity,
+    /// What tells its service apart from others, as in [`Facts`](super::event::Facts).
+    pub origin: u32,
     /// Which of the traces of its instance it is in; 0 where there is only one.
     pub member: u16,
     /// Index into the outline's list of stages.
@@ -155,11 +155,11 @@ impl Outline {
     /// From this many events on, an index finds repeated ones.
     const INDEX_FROM: usize = 32;
 
-    /// The shape of `events` as `flow` sees them, each with the trace it is in.
-    pub fn of<'e>(flow: &Flow, events: impl ExactSizeIterator<Item = (u16, &'e Event)>) -> Self {
+    /// The shape of `events` as `flow` sees them.
+    pub fn of(flow: &Flow, events: &[Event]) -> Self {
         let mut outline = Outline { nodes: Vec::with_capacity(events.len()), ..Outline::default() };
-        for (member, event) in events {
-            outline.push(flow, member, event);
+        for event in events {
+            outline.push(flow, event);
         }
         outline
     }
@@ -174,9 +174,8 @@ impl Outline {
     }
 
     /// Adds an event that is not in the outline yet.
-    pub fn push(&mut self, flow: &Flow, member: u16, event: &Event) {
-        let mut node = self.node(flow, event);
-        node.member = member;
+    pub fn push(&mut self, flow: &Flow, event: &Event) {
+        let node = self.node(flow, event);
         self.add(node);
     }
 
@@ -210,7 +209,7 @@ impl Outline {
     fn add(&mut self, node: Node) {
         self.has_root |= node.is_root();
         if let Some(index) = &mut self.index {
-            index.insert(node.identity, self.nodes.len());
+            index.insert(node.identity(), self.nodes.len());
         }
         self.nodes.push(node);
     }
@@ -219,11 +218,11 @@ impl Outline {
     pub fn find(&mut self, event: &Event) -> Option<usize> {
         let identity = event.identity();
         if self.nodes.len() < Self::INDEX_FROM {
-            return self.nodes.iter().position(|node| node.identity == identity);
+            return self.nodes.iter().position(|node| node.identity() == identity);
         }
         let nodes = &self.nodes;
         let index = self.index.get_or_insert_with(|| {
-            nodes.iter().enumerate().map(|(place, node)| (node.identity, place)).collect()
+            nodes.iter().enumerate().map(|(place, node)| (node.identity(), place)).collect()
         });
         index.get(&identity).copied()
     }
@@ -262,8 +261,8 @@ impl Outline {
             parent: event.parent,
             start: event.start,
             end: event.end,
-            identity: event.identity(),
-            member: 0,
+            origin: event.facts.origin,
+            member: event.member,
             stage,
             kind: event.kind,
             flags: event.flags,
@@ -470,18 +469,18 @@ impl Outline {
     }
 
     /// Whether the start of an event has to be looked up: a CONSUMER may have polled long before there was work.
-    pub fn may_have_waited(&self, member: u16, event: &Event) -> bool {
+    pub fn may_have_waited(&self, event: &Event) -> bool {
         let is_consumer = event.kind == Kind::Consumer && event.parent.is_some();
-        is_consumer || self.took_up(member, event)
+        is_consumer || self.took_up(event)
     }
 
     /// Whether an event took up work over a link, from a trace that is at hand or not.
-    pub fn took_up(&self, member: u16, event: &Event) -> bool {
-        self.handovers_to(member, event.span).next().is_some()
+    pub fn took_up(&self, event: &Event) -> bool {
+        self.handovers_to(event).next().is_some()
     }
 
-    fn handovers_to(&self, member: u16, span: SpanId) -> impl Iterator<Item = &Handover> {
-        let to = (member, span);
+    fn handovers_to(&self, event: &Event) -> impl Iterator<Item = &Handover> {
+        let to = (event.member, event.span);
         let first = self.handovers.partition_point(|handover| handover.to < to);
         self.handovers[first..].iter().take_while(move |handover| handover.to == to)
     }
@@ -507,11 +506,11 @@ impl Outline {
 
     /// From when on a CONSUMER, or whoever took up work of another trace, had work to do: the start of whoever made
     /// it, or its own when its parent is no PRODUCER. `None` while neither has come.
-    pub fn consumer_start(&self, member: u16, consumer: &Event) -> Option<EventTime> {
-        if !self.took_up(member, consumer) {
-            return self.start_by_parent(member, consumer);
+    pub fn consumer_start(&self, consumer: &Event) -> Option<EventTime> {
+        if !self.took_up(consumer) {
+            return self.start_by_parent(consumer);
         }
-        let handed_over = self.handovers_to(member, consumer.span).map(|handover| handover.from);
+        let handed_over = self.handovers_to(consumer).map(|handover| handover.from);
         let starts = handed_over.flat_map(|from| {
             let is_origin = move |node: &&Node| (node.member, node.span) == from;
             self.nodes.iter().filter(is_origin).map(|node| node.start)
@@ -520,8 +519,8 @@ impl Outline {
     }
 
     /// The same, by the parent alone.
-    pub fn start_by_parent(&self, member: u16, consumer: &Event) -> Option<EventTime> {
-        let is_parent = |node: &&Node| (node.member, node.span) == (member, consumer.parent);
+    pub fn start_by_parent(&self, consumer: &Event) -> Option<EventTime> {
+        let is_parent = |node: &&Node| node.place() == (consumer.member, consumer.parent);
         let parents = self.nodes.iter().filter(is_parent).filter(|_| consumer.kind == Kind::Consumer);
         parents.map(|parent| parent.clips(consumer.start)).max()
     }
@@ -546,6 +545,11 @@ impl Node {
         self.kind != Kind::Push && !self.parent.is_some()
     }
 
+    /// What tells it apart from the others.
+    fn identity(&self) -> Identity {
+        Identity::new(self.span, self.kind, self.origin, self.flags)
+    }
+
     /// Its trace and span id.
     fn place(&self) -> (u16, SpanId) {
         (self.member, self.span)
@@ -553,7 +557,7 @@ impl Node {
 
     /// Zipkin-style shared ids: the side that serves is the parent of what happens inside. The lowest is it.
     fn as_parent(&self) -> impl Ord {
-        (self.kind != Kind::Server, self.kind, self.identity)
+        (self.kind != Kind::Server, self.kind, self.identity())
     }
 
     /// The start of this node's consumer: not before this node's, if it is a PRODUCER.
@@ -600,10 +604,8 @@ impl Signals {
 /// tells whether they agree: its parent waits for it.
 fn edge(parent: &Node, node: &Node) -> Edge {
     match (parent.kind, node.kind) {
-        (Kind::Client, Kind::Server) if !parent.identity.shares_service(&node.identity) => Edge::Served,
-        _ if parent.identity.shares_service(&node.identity) && parent.member == node.member => {
-            Edge::SameClock
-        }
+        (Kind::Client, Kind::Server) if parent.origin != node.origin => Edge::Served,
+        _ if parent.origin == node.origin && parent.member == node.member => Edge::SameClock,
         _ => Edge::Other,
     }
 }
@@ -751,7 +753,7 @@ impl Family {
 
     fn root(&self, nodes: &[Node]) -> Option<usize> {
         let spans = || nodes.iter().enumerate().filter(|(_, node)| node.kind != Kind::Push);
-        let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.identity);
+        let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.identity());
         // Where traces are linked, the ones that took work up are not where it began.
         let took = |index: &usize| self.taken_by(*index).next().is_some();
         let roots = || spans().filter(|(_, node)| node.is_root());
@@ -814,10 +816,10 @@ mod tests {
             held: Default::default(),
         };
         let (span, parent, flags) = (SpanId(span), SpanId::NONE, Flags::default());
-        let event = Event { end: time(2), start: time(1), span, parent, kind, flags, facts: Arc::new(facts) };
-        let identity = event.identity();
+        let event =
+            Event { end: time(2), start: time(1), span, parent, kind, flags, facts: Arc::new(facts), member };
         let (start, end) = (event.start, event.end);
-        Node { span, parent, start, end, identity, member, stage: 0, kind, flags, counts: true }
+        Node { span, parent, start, end, origin, member, stage: 0, kind, flags, counts: true }
     }
 
     proptest! {

@@ -139,9 +139,9 @@ pub struct Closed {
 impl Closed {
     /// A trace that it was, if it was one.
     pub fn trace(&self) -> Option<TraceId> {
-        let of_events = || self.detail.events.iter().find(|(_, event)| event.kind != Kind::Push);
+        let of_events = || self.detail.events.iter().find(|event| event.kind != Kind::Push);
         let traces = &self.detail.traces;
-        let from_detail = of_events().and_then(|(member, _)| traces.get(usize::from(*member))?.trace());
+        let from_detail = of_events().and_then(|event| traces.get(usize::from(event.member))?.trace());
         self.key.trace().or(from_detail).or_else(|| traces.iter().find_map(Key::trace))
     }
 }
@@ -149,10 +149,10 @@ impl Closed {
 /// What an instance is explained by, beside what it measured.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Detail {
-    /// Its traces, by the numbers in `events`; empty where there is only the one that it is found by.
+    /// Its traces, by the `member` of their events; empty where there is only the one that it is found by.
     pub traces: Vec<Key>,
-    /// Its events in the order of their start, each with the number of its trace; none of those that were folded.
-    pub events: Vec<(u16, Event)>,
+    /// Its events in the order of their start; none of those that were folded.
+    pub events: Vec<Event>,
     /// The critical path, from the end to the start.
     pub steps: Vec<PathStep>,
 }

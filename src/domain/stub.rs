@@ -24,10 +24,10 @@ use super::time::{Arrival, EventTime, nanoseconds};
 pub(super) struct Stub {
     pub(super) outline: Outline,
     pub(super) summary: Summary,
-    /// CONSUMER spans whose producer has not come, each with its trace: their start is not known yet.
-    pub(super) waiting: Vec<(u16, Event)>,
+    /// CONSUMER spans whose producer has not come: their start is not known yet.
+    pub(super) waiting: Vec<Event>,
     /// The events of the outline, in its order, while all are at hand.
-    events: Vec<(u16, Event)>,
+    events: Vec<Event>,
     /// Whether every event is in the outline, in an order that depends on content only.
     exact: bool,
     pub(super) coarsened: u64,
@@ -75,14 +75,14 @@ pub(super) struct Ending {
 
 impl Stub {
     /// Everything about the events of one or more traces, with every interval kept apart.
-    pub(super) fn exact(flow: &Flow, mut events: Vec<(u16, Event)>, handovers: Vec<Handover>) -> Self {
-        events.sort_unstable_by(|(of_a, a), (of_b, b)| by_time(a, b).then_with(|| of_a.cmp(of_b)));
-        let outline = Outline::of(flow, events.iter().map(|(member, event)| (*member, event)));
+    pub(super) fn exact(flow: &Flow, mut events: Vec<Event>, handovers: Vec<Handover>) -> Self {
+        events.sort_unstable_by(by_time);
+        let outline = Outline::of(flow, &events);
         Stub::outlined(flow, events, outline.with_handovers(handovers))
     }
 
     /// The same of events in the order of [`by_time`], when their outline is at hand.
-    pub(super) fn outlined(flow: &Flow, events: Vec<(u16, Event)>, outline: Outline) -> Self {
+    pub(super) fn outlined(flow: &Flow, events: Vec<Event>, outline: Outline) -> Self {
         let parents = outline.parents_of_consumers();
         let handed_over = outline.starts_of_handovers();
         let mut stub = Stub {
@@ -94,22 +94,21 @@ impl Stub {
             coarsened: 0,
             own: None,
         };
-        for (member, event) in &events {
-            let member = *member;
-            if !stub.outline.may_have_waited(member, event) {
+        for event in &events {
+            if !stub.outline.may_have_waited(event) {
                 stub.summary.join(flow, event, event.start);
                 continue;
             }
-            let start = match parents.get(&(member, event.parent)) {
-                _ if stub.outline.took_up(member, event) => {
-                    handed_over.get(&(member, event.span)).map(|first| event.start.max(*first))
+            let start = match parents.get(&(event.member, event.parent)) {
+                _ if stub.outline.took_up(event) => {
+                    handed_over.get(&(event.member, event.span)).map(|first| event.start.max(*first))
                 }
                 Some(producer) => Some(producer.map_or(event.start, |start| start.max(event.start))),
-                None => stub.outline.start_by_parent(member, event),
+                None => stub.outline.start_by_parent(event),
             };
             match start {
                 Some(start) => stub.summary.join(flow, event, start),
-                None => stub.waiting.push((member, event.clone())),
+                None => stub.waiting.push(event.clone()),
             }
         }
         stub.events = events;
@@ -118,7 +117,6 @@ impl Stub {
 
     /// The same of one trace, in bounded room. `links` are its spans that took up work of other traces.
     pub(super) fn of(flow: &Flow, events: Vec<Event>, links: impl Iterator<Item = SpanId>) -> Self {
-        let events = events.into_iter().map(|event| (0, event)).collect();
         let mut stub = Stub::exact(flow, events, links.map(Handover::from_elsewhere).collect());
         stub.exact = false;
         stub.events = Vec::new();
@@ -131,28 +129,26 @@ impl Stub {
         footprint::array::<Stub>(1)
             + self.outline.bytes()
             + self.summary.bytes()
-            + footprint::array::<(u16, Event)>(self.waiting.capacity() + self.events.capacity())
+            + footprint::array::<Event>(self.waiting.capacity() + self.events.capacity())
     }
 
     pub(super) fn take(&mut self, flow: &Flow, event: Event, is_linked: bool) {
-        self.outline.push(flow, 0, &event);
+        self.outline.push(flow, &event);
         if is_linked {
             self.outline.add_handover(Handover::from_elsewhere(event.span));
         }
         let span = event.span;
-        if !self.outline.may_have_waited(0, &event) {
+        if !self.outline.may_have_waited(&event) {
             self.summary.join(flow, &event, event.start);
-        } else if let Some(start) = self.outline.consumer_start(0, &event) {
+        } else if let Some(start) = self.outline.consumer_start(&event) {
             self.summary.join(flow, &event, start);
         } else {
-            self.waiting.push((0, event));
+            self.waiting.push(event);
         }
         let outline = &self.outline;
-        let has_come = |(member, consumer): &mut (u16, Event)| {
-            consumer.parent == span && !outline.took_up(*member, consumer)
-        };
-        for (member, consumer) in self.waiting.extract_if(.., has_come) {
-            let start = outline.consumer_start(member, &consumer).unwrap_or(consumer.start);
+        let has_come = |consumer: &mut Event| consumer.parent == span && !outline.took_up(consumer);
+        for consumer in self.waiting.extract_if(.., has_come) {
+            let start = outline.consumer_start(&consumer).unwrap_or(consumer.start);
             self.summary.join(flow, &consumer, start);
         }
         self.coarsened += self.summary.coarsen();
@@ -162,7 +158,7 @@ impl Stub {
     pub(super) fn absorb(&mut self, flow: &Flow, member: u16, other: Stub) {
         self.outline.absorb(member, &other.outline);
         self.summary.merge(flow, other.summary);
-        self.waiting.extend(other.waiting.into_iter().map(|(_, event)| (member, event)));
+        self.waiting.extend(other.waiting.into_iter().map(|event| Event { member, ..event }));
         self.exact = false;
         self.events = Vec::new();
         self.coarsened += other.coarsened + self.summary.coarsen();
@@ -181,12 +177,11 @@ impl Stub {
         };
         if longer {
             self.outline.replace(place, flow, event);
-            if let Some((_, awaited)) = self.waiting.iter_mut().find(|(_, known)| known.same_identity(event))
-            {
+            if let Some(awaited) = self.waiting.iter_mut().find(|known| known.same_identity(event)) {
                 *awaited = event.clone();
             } else if let Some(view) = event.facts.view(flow.id).filter(|_| node.counts) {
-                let may_have_waited = self.outline.may_have_waited(0, event);
-                let start = may_have_waited.then(|| self.outline.consumer_start(0, event)).flatten();
+                let may_have_waited = self.outline.may_have_waited(event);
+                let start = may_have_waited.then(|| self.outline.consumer_start(event)).flatten();
                 self.summary.join_again(flow, event, view, start.unwrap_or(event.start));
             }
         }
@@ -195,9 +190,9 @@ impl Stub {
 
     /// Joins the consumers that waited: those whose producer never came with their own start.
     pub(super) fn settle(&mut self, flow: &Flow) {
-        for (member, event) in std::mem::take(&mut self.waiting) {
-            let start = self.outline.consumer_start(member, &event);
-            let start = start.or_else(|| self.outline.start_by_parent(member, &event));
+        for event in std::mem::take(&mut self.waiting) {
+            let start = self.outline.consumer_start(&event);
+            let start = start.or_else(|| self.outline.start_by_parent(&event));
             self.summary.join(flow, &event, start.unwrap_or(event.start));
         }
     }
