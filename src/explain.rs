@@ -261,18 +261,19 @@ fn critical_path(closed: &Closed) -> Vec<Step> {
         let event = step.event.and_then(|event| closed.detail.events.get(event));
         event.map_or(String::new(), |event| text(&event.facts.name))
     };
+    let stage_of = |step: &PathStep| closed.detail.stage(step).map(text).unwrap_or_default();
     let mut path: Vec<(Option<usize>, Step, u64)> = Vec::new();
     for step in closed.detail.steps.iter().rev() {
         match path.last_mut() {
             Some((event, known, length))
                 if *event == step.event
                     && known.kind == step.kind.as_str()
-                    && *known.stage == *step.stage =>
+                    && known.stage == stage_of(step) =>
             {
                 *length += step.nanoseconds();
             }
             _ => {
-                let (stage, kind) = (text(&step.stage), step.kind.as_str());
+                let (stage, kind) = (stage_of(step), step.kind.as_str());
                 path.push((
                     step.event,
                     Step { stage, kind, name: name(step), seconds: 0.0 },

@@ -223,7 +223,11 @@ impl Facts {
     /// The first flow that the event matches, for an instance that was opened under the config of this generation: a
     /// trace's own, or (the id of its first version) that of a flow that is `also` there.
     pub fn matched_through(&self, lens: Option<FlowId>, generation: u32) -> Option<FlowId> {
-        let before = self.matched_before.iter().find(|(before, _)| *before == generation);
+        // Most of the time there has been no other config for a while.
+        let before = match &*self.matched_before {
+            [] => None,
+            before => before.iter().find(|(before, _)| *before == generation),
+        };
         let matches = before.map_or(&self.matches, |(_, matches)| matches);
         match lens {
             None => matches.first,
@@ -233,7 +237,7 @@ impl Facts {
 
     /// The version of its flow that a push names, for an instance that was opened under the config of this generation.
     pub fn pushed_to(&self, generation: u32) -> Option<FlowId> {
-        let push = self.push.as_ref()?;
+        let push = self.push.as_deref()?;
         let earlier = push.earlier.iter().map(|(flow, _)| *flow);
         let known = earlier.chain([push.flow]).filter(|flow| flow.generation <= generation);
         Some(known.max_by_key(|flow| flow.generation).unwrap_or(push.flow))

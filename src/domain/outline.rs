@@ -12,8 +12,8 @@ use super::flow::{Boundary, Flow, Measure};
 use super::footprint;
 use super::ids::SpanId;
 use super::result::{PathStep, Skew, Transition};
-use super::skew::{Edge, Misplaced, align};
-use super::summary::named;
+use super::skew::{Edge, Misplaced, align, is_misplaced};
+use super::summary::told;
 use super::time::EventTime;
 
 /// One event, without what is shared and without what it says for labels.
@@ -76,10 +76,11 @@ impl Handover {
     }
 }
 
-/// A critical path with the names of its stages, and what was odd about it.
+/// A critical path with its stages, and what was odd about it.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct NamedPath {
-    /// From the end to the start; the events are places in the outline.
+pub struct StagePath {
+    /// From the end to the start; the events and stages are places in the outline, or the stages in the summary where the
+    /// events are not known.
     pub steps: Vec<PathStep>,
     /// Where clocks disagree, each in which trace.
     pub skews: Vec<(u16, Skew)>,
@@ -237,6 +238,11 @@ impl Outline {
         self.nodes[place] = self.node(flow, event);
     }
 
+    /// The stages, as nodes and steps of the critical path number them.
+    pub fn stages(&self) -> &[Arc<str>] {
+        &self.stages
+    }
+
     /// Number of events that have a place.
     pub fn len(&self) -> usize {
         self.nodes.len()
@@ -349,7 +355,7 @@ impl Outline {
     }
 
     /// The critical path of a latency. The events must be in an order that depends on their content only.
-    pub fn critical_path(&self, family: &Family, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
+    pub fn critical_path(&self, family: &Family, flow: &Flow, from: EventTime, to: EventTime) -> StagePath {
         let counting = self.counting();
         let node = |place: usize| counting.node(place);
         let stage = |place: usize| &self.stages[usize::from(self.nodes[node(place)].stage)];
@@ -367,8 +373,8 @@ impl Outline {
             Some(last) => critical_path(&timed, last, from, to),
             None => CriticalPath { steps: vec![Step { from, to, spent: Spent::Unknown }], cycles: 0 },
         };
-        let steps = named(&path.steps, |place| (stage(place), Some(node(place))));
-        NamedPath { steps, skews, cycles: path.cycles }
+        let whose = |place: usize| (self.nodes[node(place)].stage, Some(node(place)));
+        StagePath { steps: told(&path.steps, whose), skews, cycles: path.cycles }
     }
 
     /// Where clocks disagree, each in which trace.
@@ -398,10 +404,13 @@ impl Outline {
     /// Moves what lies outside of the call that it served; returns what that was.
     fn align(&self, flow: &Flow, counting: &Counting, timed: &mut [Timed]) -> Vec<(u16, Skew)> {
         let node = |place: usize| &self.nodes[counting.node(place)];
-        // Most traces have no call between services, and need not be looked at for one.
-        let has_calls = self.nodes.iter().any(|node| node.kind == Kind::Client);
-        let has_served = self.nodes.iter().any(|node| node.kind == Kind::Server);
-        if !has_calls || !has_served {
+        // Most clocks agree, and nothing need be moved.
+        let is_moved = |place: usize| {
+            timed[place].parent.is_some_and(|parent| {
+                edge(node(parent), node(place)) == Edge::Served && is_misplaced(&timed[parent], &timed[place])
+            })
+        };
+        if !(0..timed.len()).any(is_moved) {
             return Vec::new();
         }
         let parents: Vec<Option<usize>> = timed.iter().map(|span| span.parent).collect();
@@ -435,8 +444,9 @@ impl Outline {
                 }
             }
         }
+        let is_push = |node: &&Node| node.kind == Kind::Push && node.counts;
         let mut pushes: Vec<&Node> =
-            self.nodes.iter().filter(|node| node.kind == Kind::Push && node.counts).collect();
+            if self.signals.pushes { self.nodes.iter().filter(is_push).collect() } else { Vec::new() };
         pushes.sort_by_key(|push| (push.start, &self.stages[usize::from(push.stage)]));
         for pair in pushes.windows(2).filter(|pair| pair[0].stage != pair[1].stage) {
             note(pair[0], pair[1], pair[1].start.nanoseconds_since(pair[0].start));
@@ -481,7 +491,11 @@ impl Outline {
 
     fn handovers_to(&self, event: &Event) -> impl Iterator<Item = &Handover> {
         let to = (event.member, event.span);
-        let first = self.handovers.partition_point(|handover| handover.to < to);
+        let first = if self.handovers.is_empty() {
+            0
+        } else {
+            self.handovers.partition_point(|handover| handover.to < to)
+        };
         self.handovers[first..].iter().take_while(move |handover| handover.to == to)
     }
 
@@ -733,7 +747,8 @@ impl Family {
 
     /// Whose work the event at `index` took up.
     fn taken_by(&self, index: usize) -> impl Iterator<Item = usize> {
-        let first = self.takers.partition_point(|(to, _)| *to < index);
+        let first =
+            if self.takers.is_empty() { 0 } else { self.takers.partition_point(|(to, _)| *to < index) };
         self.takers[first..].iter().take_while(move |(to, _)| *to == index).map(|(_, from)| *from)
     }
 

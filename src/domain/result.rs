@@ -155,17 +155,26 @@ pub struct Detail {
     pub events: Vec<Event>,
     /// The critical path, from the end to the start.
     pub steps: Vec<PathStep>,
+    /// The names of its stages.
+    pub stages: Vec<Arc<str>>,
+}
+
+impl Detail {
+    /// Whose a stretch of the critical path is; `None` for what cannot be attributed.
+    pub fn stage(&self, step: &PathStep) -> Option<&Arc<str>> {
+        self.stages.get(usize::from(step.stage))
+    }
 }
 
 /// One stretch of a critical path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathStep {
     /// Its earlier end.
     pub from: EventTime,
     /// Its later end.
     pub to: EventTime,
-    /// Whose it is; empty for what cannot be attributed.
-    pub stage: Arc<str>,
+    /// Whose it is, as a place among the stages; that of none for what cannot be attributed.
+    pub stage: u16,
     /// How the time was spent.
     pub kind: PathKind,
     /// The place among the events of the one that worked or was waited for.
@@ -173,6 +182,9 @@ pub struct PathStep {
 }
 
 impl PathStep {
+    /// The stage of what cannot be attributed.
+    pub const NOBODY: u16 = u16::MAX;
+
     /// Its length.
     pub fn nanoseconds(&self) -> u64 {
         self.to.nanoseconds_since(self.from)

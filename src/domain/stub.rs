@@ -14,7 +14,7 @@ use super::flow::{Flow, Keys, Measure, OnIncomplete, Origin};
 use super::footprint;
 use super::ids::{Key, SpanId};
 use super::instance::{Recorded, Rules};
-use super::outline::{Family, Handover, NamedPath, Outline, Progress};
+use super::outline::{Family, Handover, Outline, Progress, StagePath};
 use super::result::{Closed, Detail, Finished, Latency, Notes, Outcome, PathShare, Reason, Skew, StageTime};
 use super::summary::{Counts, Extent, StageSummary, Summary, shares, unknown};
 use super::time::{Arrival, EventTime, nanoseconds};
@@ -86,17 +86,18 @@ impl Stub {
         let parents = outline.parents_of_consumers();
         let handed_over = outline.starts_of_handovers();
         let mut stub = Stub {
+            summary: Summary::with_stages(outline.stages()),
             outline,
-            summary: Summary::default(),
             waiting: Vec::new(),
             events: Vec::new(),
             exact: true,
             coarsened: 0,
             own: None,
         };
-        for event in &events {
+        for (place, event) in events.iter().enumerate() {
+            let stage = stub.outline.at(place).stage;
             if !stub.outline.may_have_waited(event) {
-                stub.summary.join(flow, event, event.start);
+                stub.summary.join_in(flow, event, event.start, stage);
                 continue;
             }
             let start = match parents.get(&(event.member, event.parent)) {
@@ -107,7 +108,7 @@ impl Stub {
                 None => stub.outline.start_by_parent(event),
             };
             match start {
-                Some(start) => stub.summary.join(flow, event, start),
+                Some(start) => stub.summary.join_in(flow, event, start, stage),
                 None => stub.waiting.push(event.clone()),
             }
         }
@@ -283,7 +284,7 @@ impl Stub {
             Outcome::Shared => self.stage_times(None),
             _ => observed_from.map_or_else(Vec::new, |start| self.stage_times(Some(start))),
         };
-        let (NamedPath { steps, skews, cycles }, path) = self.path(family, &flow, latency, bounds);
+        let (StagePath { steps, skews, cycles }, path) = self.path(family, &flow, latency, bounds);
         let skews = if outcome == Outcome::Shared { self.skews(family, &flow) } else { skews };
         let skews = self.told_apart(skews);
         let transitions = if observed_from.is_some() { self.outline.transitions(family) } else { Vec::new() };
@@ -297,6 +298,7 @@ impl Stub {
         let counts = self.counts();
         let weight = flow.sampling.weight(self.summary.threshold, || lot(&key));
         let (labels, label_conflict) = self.summary.labels.choose(&flow);
+        let stages_of_path = if steps.is_empty() { Vec::new() } else { self.stage_names() };
         let notes = Notes {
             events: counts.events,
             ignored: counts.ignored,
@@ -327,7 +329,7 @@ impl Stub {
             skews,
             due,
             notes,
-            detail: Detail { traces: ending.traces, events: self.events, steps },
+            detail: Detail { traces: ending.traces, stages: stages_of_path, events: self.events, steps },
         }
     }
 
@@ -350,26 +352,43 @@ impl Stub {
         flow: &Flow,
         latency: Latency,
         bounds: Extent,
-    ) -> (NamedPath, Vec<PathShare>) {
+    ) -> (StagePath, Vec<PathShare>) {
         match (latency, bounds) {
             (Latency::Unobserved, _) => Default::default(),
             (Latency::Finite(nanoseconds), Some((from, to))) if to.nanoseconds_since(from) == nanoseconds => {
                 let path = self.path_between(family, flow, from, to);
-                let shares = shares(&path.steps);
+                let shares = shares(&path.steps, |stage| self.stage(stage));
                 (path, shares)
             }
             // What never ended has no path; the time that passed is nobody's.
             (Latency::Finite(nanoseconds) | Latency::Infinite(nanoseconds), _) => {
-                (NamedPath::default(), unknown(nanoseconds))
+                (StagePath::default(), unknown(nanoseconds))
             }
         }
     }
 
-    fn path_between(&self, family: &Family, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
+    fn path_between(&self, family: &Family, flow: &Flow, from: EventTime, to: EventTime) -> StagePath {
         if self.exact {
             self.outline.critical_path(family, flow, from, to)
         } else {
-            NamedPath { steps: self.summary.coarse_path(from, to), ..NamedPath::default() }
+            StagePath { steps: self.summary.coarse_path(from, to), ..StagePath::default() }
+        }
+    }
+
+    /// The name of a stage, as the steps of the critical path number it.
+    fn stage(&self, place: u16) -> Option<&Arc<str>> {
+        let place = usize::from(place);
+        match self.exact {
+            true => self.outline.stages().get(place),
+            false => self.summary.stages.get(place).map(|stage| &stage.name),
+        }
+    }
+
+    /// The names of all stages, likewise.
+    fn stage_names(&self) -> Vec<Arc<str>> {
+        match self.exact {
+            true => self.outline.stages().to_vec(),
+            false => self.summary.stages.iter().map(|stage| Arc::clone(&stage.name)).collect(),
         }
     }
 
@@ -387,7 +406,7 @@ impl Stub {
             }),
         };
         let mut stages: Vec<StageTime> = self.summary.stages.iter().map(time).collect();
-        stages.sort_by(|a, b| a.name.cmp(&b.name));
+        stages.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         stages
     }
 }

@@ -265,7 +265,10 @@ impl<'r> SpanMapper<'r> {
         let (values, overlong) =
             keys_of(self.rules, |key| !key.also, [&self.span, &self.scope, &self.resource]);
         self.mapped.overlong_keys += overlong;
-        let joints = self.links.drain(..).chain(values).collect();
+        let joints = match (self.links.is_empty(), values.is_empty()) {
+            (true, true) => Box::default(),
+            _ => self.links.drain(..).chain(values).collect(),
+        };
         self.mapped.events.push(Key::Trace(trace), event, joints);
     }
 
