@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use latency_aggregator::aggregator::{Aggregator, Budget, Limits};
+use latency_aggregator::domain::batch::Batch;
 use latency_aggregator::domain::catalog::{self, Catalog};
 use latency_aggregator::domain::critical_path::{Timed, critical_path};
-use latency_aggregator::domain::event::Incoming;
 use latency_aggregator::domain::time::{Arrival, EventTime, Now};
 use latency_aggregator::mapping::facts::SpanRules;
 use latency_aggregator::mapping::flows::{Defaults, FlowConfig, compile};
@@ -106,7 +106,7 @@ fn at(seconds: u64) -> Now {
 }
 
 impl World {
-    fn map(&self, request: &[u8]) -> Vec<Incoming> {
+    fn map(&self, request: &[u8]) -> Batch {
         let limits =
             TimeLimits { max_future: Duration::from_secs(300), max_past: Duration::from_secs(24 * 3600) };
         let mut mapper = SpanMapper::new(&self.rules, limits, at(1));
@@ -114,7 +114,7 @@ impl World {
         mapper.finish().events
     }
 
-    fn take(&self, events: Vec<Incoming>) {
+    fn take(&self, events: Batch) {
         black_box(self.aggregator.ingest(events, at(1).arrival, &self.catalog));
     }
 

@@ -192,7 +192,7 @@ impl Explanation {
             Latency::Unobserved => (None, false),
         };
         let detail = &closed.detail;
-        let first = detail.events.iter().map(|(_, event)| event.start).min();
+        let first = detail.events.iter().map(|event| event.start).min();
         let label = |(name, value): &(Arc<str>, Arc<str>)| Label { name: text(name), value: text(value) };
         let several = detail.traces.len() > 1;
         Explanation {
@@ -259,20 +259,21 @@ fn stage(stage: &crate::domain::result::StageTime) -> Stage {
 fn critical_path(closed: &Closed) -> Vec<Step> {
     let name = |step: &PathStep| {
         let event = step.event.and_then(|event| closed.detail.events.get(event));
-        event.map_or(String::new(), |(_, event)| text(&event.facts.name))
+        event.map_or(String::new(), |event| text(&event.facts.name))
     };
+    let stage_of = |step: &PathStep| closed.detail.stage(step).map(text).unwrap_or_default();
     let mut path: Vec<(Option<usize>, Step, u64)> = Vec::new();
     for step in closed.detail.steps.iter().rev() {
         match path.last_mut() {
             Some((event, known, length))
                 if *event == step.event
                     && known.kind == step.kind.as_str()
-                    && *known.stage == *step.stage =>
+                    && known.stage == stage_of(step) =>
             {
                 *length += step.nanoseconds();
             }
             _ => {
-                let (stage, kind) = (text(&step.stage), step.kind.as_str());
+                let (stage, kind) = (stage_of(step), step.kind.as_str());
                 path.push((
                     step.event,
                     Step { stage, kind, name: name(step), seconds: 0.0 },
@@ -295,9 +296,9 @@ fn critical_path(closed: &Closed) -> Vec<Step> {
 
 fn events(closed: &Closed, first: EventTime) -> Vec<EventLine> {
     let traces = &closed.detail.traces;
-    let line = |(member, event): &(u16, Event)| {
+    let line = |event: &Event| {
         let view = event.facts.view(closed.flow.id);
-        let trace = traces.get(usize::from(*member)).filter(|_| traces.len() > 1);
+        let trace = traces.get(usize::from(event.member)).filter(|_| traces.len() > 1);
         let id = |span: crate::domain::ids::SpanId| span.is_some().then(|| format!("{:016x}", span.0));
         EventLine {
             trace_id: trace.map(key_text),
@@ -330,7 +331,7 @@ fn matched_by(closed: &Closed) -> String {
     let flow = &closed.flow;
     let by_value = matches!(closed.key, Key::Named { .. }) && flow.keys != Keys::Trace;
     let key = if by_value { ", found by the value of its business key" } else { "" };
-    let events = || closed.detail.events.iter().map(|(_, event)| event);
+    let events = || closed.detail.events.iter();
     let pushed = events().find(|event| event.facts.push.as_ref().is_some_and(|push| push.home == flow.home));
     let lens = flow.also.then_some(flow.home);
     let matches = |facts: &Facts| facts.matched_through(lens, flow.id.generation) == Some(flow.id);

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use crate::aggregator::{Aggregator, Effects, Pressure};
+use crate::domain::batch::Batch;
 use crate::domain::catalog::Catalog;
-use crate::domain::event::Incoming;
 use crate::domain::flow::Flow;
 use crate::domain::ids::Key;
 use crate::domain::time::{Arrival, EventTime, Now, nanoseconds};
@@ -108,7 +108,7 @@ impl Pipeline {
         in_force: &InForce,
         transport: Transport,
         received: &Received,
-        events: Vec<Incoming>,
+        events: Batch,
         now: Now,
     ) -> Result<u64, ShuttingDown> {
         let accepts = self.accepts.read().unwrap_or_else(PoisonError::into_inner);

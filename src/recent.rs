@@ -92,8 +92,7 @@ impl Recent {
     /// What they take in memory, in bytes, roughly, without the facts that events share.
     pub fn bytes(&self) -> usize {
         let each = |ended: &Arc<Ended>| {
-            footprint::array::<Ended>(1)
-                + footprint::array::<(u16, Event)>(ended.closed.detail.events.capacity())
+            footprint::array::<Ended>(1) + footprint::array::<Event>(ended.closed.detail.events.capacity())
         };
         self.lock().values().flatten().map(each).sum()
     }

@@ -262,6 +262,7 @@ impl Plan {
             kind,
             flags: flags.with(Flags::ERROR.when(spec.error)),
             facts: Arc::new(facts),
+            member: 0,
         }
     }
 

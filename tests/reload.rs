@@ -73,7 +73,9 @@ impl Program {
         let now = at(second);
         let mapped = map_push(push, &in_force.catalog, &self.pipeline.limits, now).unwrap();
         let received = Received { events: 1, ..Received::default() };
-        self.pipeline.ingest(&in_force, Transport::Push, &received, vec![mapped.incoming], now).unwrap();
+        self.pipeline
+            .ingest(&in_force, Transport::Push, &received, [mapped.incoming].into_iter().collect(), now)
+            .unwrap();
     }
 
     fn sweep(&self, second: f64) {

@@ -2,7 +2,7 @@
 //!
 //! A key's entry only wakes: what is due is decided from the state found under the key. Entries are never removed
 //! early, so an entry may find nothing to do. Adding costs the same however many instances are open, and taking
-//! what is due costs what is due.
+//! what is due costs what is due: entries are only written down until their page comes up, and put in order then.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,72 +13,194 @@ use crate::domain::time::Arrival;
 
 /// Keys by the moment at which they have to be looked at, in ticks of [`Calendar::TICK`].
 #[derive(Debug, Default)]
-pub(super) struct Calendar(BTreeMap<u64, Vec<Key>>);
+pub(super) struct Calendar {
+    /// Pages that have not come up yet, each in the order in which its entries came.
+    later: BTreeMap<u64, Vec<Entry>>,
+    /// Of pages that have come up, the entries that are left, the soonest last.
+    open: Vec<Entry>,
+    /// The first page that has not come up.
+    next_page: u64,
+    /// What came for a page that had come up already.
+    added: BTreeMap<u64, Vec<Key>>,
+}
+
+/// When a key has to be looked at, in ticks, and the key.
+type Entry = (u64, Key);
 
 impl Calendar {
     /// How late a key may be looked at: the price for many keys sharing an entry.
     pub(super) const TICK: Duration = Duration::from_millis(10);
 
+    /// How many ticks a page has: as few pages as may be are written to at a time, and little is put in order at once.
+    const PAGE: u64 = 100;
+
     /// Looks at `key` at `at`, or up to a tick later, never sooner.
     pub(super) fn add(&mut self, at: Arrival, key: Key) {
-        self.0.entry(at.nanoseconds().div_ceil(Self::tick())).or_default().push(key);
+        self.add_at(at.nanoseconds().div_ceil(Self::tick()), key);
+    }
+
+    fn add_at(&mut self, tick: u64, key: Key) {
+        let page = tick / Self::PAGE;
+        if page >= self.next_page {
+            self.later.entry(page).or_default().push((tick, key));
+        } else {
+            self.added.entry(tick).or_default().push(key);
+        }
     }
 
     /// Takes out at most `limit` keys whose moment has come.
     pub(super) fn take_due(&mut self, now: Arrival, limit: usize) -> Vec<Key> {
+        let now = now.nanoseconds() / Self::tick();
         let mut due = Vec::new();
-        while let Some(mut first) = self.0.first_entry() {
-            if *first.key() > now.nanoseconds() / Self::tick() || due.len() >= limit {
-                break;
+        loop {
+            let before = due.len();
+            self.open_next_page(now);
+            while due.len() < limit
+                && let Some((_, key)) = self.open.pop_if(|(tick, _)| *tick <= now)
+            {
+                due.push(key);
             }
-            let room = limit - due.len();
-            let keys = first.get_mut();
-            due.extend(keys.drain(keys.len().saturating_sub(room)..));
-            if keys.is_empty() {
-                first.remove();
+            while due.len() < limit
+                && let Some(mut first) = self.added.first_entry().filter(|first| *first.key() <= now)
+            {
+                let keys = first.get_mut();
+                let rest = keys.len().saturating_sub(limit - due.len());
+                due.extend(keys.drain(rest..));
+                if keys.is_empty() {
+                    first.remove();
+                }
+            }
+            if due.len() == before || due.len() >= limit {
+                return due;
             }
         }
-        due
+    }
+
+    /// Puts the entries of the next page in order, if it has come up and those of the page before it are gone.
+    fn open_next_page(&mut self, now: u64) {
+        if !self.open.is_empty() {
+            return;
+        }
+        if let Some(first) = self.later.first_entry().filter(|first| *first.key() * Self::PAGE <= now) {
+            self.next_page = *first.key() + 1;
+            self.open = first.remove();
+            // The order among those of one tick is that in which they came.
+            self.open.reverse();
+            self.open.sort_by_key(|(tick, _)| std::cmp::Reverse(*tick));
+        }
     }
 
     /// Takes over the entries of another one for which `keep` holds.
     pub(super) fn absorb(&mut self, other: Calendar, mut keep: impl FnMut(&Key) -> bool) {
-        for (tick, mut keys) in other.0 {
-            keys.retain(|key| keep(key));
-            if keys.is_empty() {
-                continue;
-            }
-            keys.shrink_to_fit();
-            self.0.entry(tick).or_default().append(&mut keys);
+        let later = other.later.into_values().flatten();
+        let added =
+            other.added.into_iter().flat_map(|(tick, keys)| keys.into_iter().map(move |key| (tick, key)));
+        for (tick, key) in later.chain(other.open).chain(added).filter(|(_, key)| keep(key)) {
+            self.add_at(tick, key);
         }
+        self.later.values_mut().for_each(Vec::shrink_to_fit);
     }
 
     /// The first moment at which a key has to be looked at.
     pub(super) fn first(&self) -> Option<Arrival> {
-        let (tick, _) = self.0.first_key_value()?;
+        let tick = self.first_tick()?;
         Some(Arrival::since_origin(Duration::from_nanos(tick.saturating_mul(Self::tick()))))
+    }
+
+    fn first_tick(&self) -> Option<u64> {
+        let open = self.open.last().map(|(tick, _)| *tick);
+        let added = self.added.first_key_value().map(|(tick, _)| *tick);
+        let shown = [open, added].into_iter().flatten().min();
+        // No page that has not come up holds anything sooner than those that have.
+        shown.or_else(|| self.later.first_key_value()?.1.iter().map(|(tick, _)| *tick).min())
     }
 
     /// Takes out the keys whose moment comes first.
     pub(super) fn take_first(&mut self) -> Vec<Key> {
-        self.0.pop_first().map(|(_, keys)| keys).unwrap_or_default()
+        match self.first() {
+            Some(first) => self.take_due(first, usize::MAX),
+            None => Vec::new(),
+        }
     }
 
-    /// What it takes in memory, in bytes, roughly: a list grows by doubling.
+    /// What it takes in memory, in bytes, roughly: lists grow by doubling.
     pub(super) fn bytes(&self) -> usize {
-        self.0
-            .values()
-            .map(|keys| footprint::array::<Key>(keys.capacity()) + size_of::<(u64, Vec<Key>)>())
-            .sum()
+        let list = |entries: &Vec<Entry>| {
+            footprint::array::<Entry>(entries.capacity()) + size_of::<(u64, Vec<Entry>)>()
+        };
+        let added = self.added.values();
+        self.later.values().map(list).sum::<usize>()
+            + list(&self.open)
+            + added
+                .map(|keys| footprint::array::<Key>(keys.capacity()) + size_of::<(u64, Vec<Key>)>())
+                .sum::<usize>()
     }
 
     /// How many keys wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.values().map(Vec::len).sum()
+        let later: usize = self.later.values().map(Vec::len).sum();
+        later + self.open.len() + self.added.values().map(Vec::len).sum::<usize>()
     }
 
     fn tick() -> u64 {
         Self::TICK.as_nanos() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::ids::FlowId;
+
+    fn key(number: usize) -> Key {
+        Key::Named { flow: FlowId::at(0), id: Arc::from(number.to_string()) }
+    }
+
+    fn at(milliseconds: u64) -> Arrival {
+        Arrival::since_origin(Duration::from_millis(milliseconds))
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_is_taken_once_when_its_moment_has_come(
+            steps in prop::collection::vec((0_u64..400, 0_u64..5_000, 1_usize..4), 1..60),
+        ) {
+            let mut calendar = Calendar::default();
+            let (mut now, mut waiting) = (0, Vec::new());
+            for (number, (passed, ahead, limit)) in steps.into_iter().enumerate() {
+                calendar.add(at(now + ahead), key(number));
+                waiting.push((now + ahead, key(number)));
+                now += passed;
+                prop_assert_eq!(calendar.len(), waiting.len());
+                let first = waiting.iter().map(|(moment, _)| moment.next_multiple_of(10)).min();
+                prop_assert_eq!(calendar.first(), first.map(at));
+                for key in calendar.take_due(at(now), limit) {
+                    let place = waiting.iter().position(|(_, waits)| *waits == key).expect("it waits");
+                    prop_assert!(waiting.swap_remove(place).0 <= now);
+                }
+                if limit == 3 {
+                    for key in calendar.take_due(at(now), usize::MAX) {
+                        let place = waiting.iter().position(|(_, waits)| *waits == key).expect("it waits");
+                        prop_assert!(waiting.swap_remove(place).0 <= now);
+                    }
+                    let is_due = |moment: u64| moment.next_multiple_of(10) <= now;
+                    prop_assert!(waiting.iter().all(|(moment, _)| !is_due(*moment)));
+                }
+            }
+            while let Some(first) = calendar.first() {
+                let keys = calendar.take_first();
+                prop_assert!(!keys.is_empty());
+                for key in keys {
+                    let place = waiting.iter().position(|(_, waits)| *waits == key).expect("it waits");
+                    prop_assert_eq!(at(waiting.swap_remove(place).0.next_multiple_of(10)), first);
+                }
+            }
+            prop_assert_eq!((calendar.len(), waiting.len()), (0, 0));
+        }
     }
 }

@@ -21,8 +21,9 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use crate::domain::batch::{Batch, Events, Run};
 use crate::domain::completion::Verdict;
-use crate::domain::event::{Event, Flags, Incoming};
+use crate::domain::event::{Event, Flags};
 use crate::domain::footprint;
 use crate::domain::ids::{FlowId, Key};
 use crate::domain::instance::{Instance, Look, Recorded, Rules, may_fold};
@@ -188,17 +189,39 @@ impl Slot {
     }
 }
 
-/// Events of one instance that stand side by side in a batch.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    /// Of the key.
-    hash: u64,
-    first: usize,
-    length: usize,
-    /// With those of the runs that continue it.
-    count: usize,
-    /// Whether it is of the same instance as the run before it.
-    continues: bool,
+/// What a request brings to one instance.
+#[derive(Debug)]
+struct Brought<'a> {
+    /// Each with the hash of the instance's key.
+    runs: &'a [(u64, Run)],
+    events: &'a mut Events,
+    /// How many events have been taken out that are counted here.
+    taken: u64,
+}
+
+impl Brought<'_> {
+    fn count(&self) -> usize {
+        self.runs.iter().map(|(_, run)| run.length).sum()
+    }
+
+    /// Takes out each event in turn, with what it says about where its trace belongs.
+    fn each(&mut self, mut take: impl FnMut(Event, &[Joint])) {
+        for place in self.runs.iter().flat_map(|(_, run)| run.first..run.first + run.length) {
+            if let Some((event, joints)) = self.events.take(place) {
+                self.taken += u64::from(!event.flags.has(Flags::COPY));
+                take(event, joints);
+            }
+        }
+    }
+
+    /// The same for those that are counted here; a copy is counted where its home is.
+    fn each_counted(&mut self, mut take: impl FnMut(&Event)) {
+        self.each(|event, _| {
+            if !event.flags.has(Flags::COPY) {
+                take(&event);
+            }
+        });
+    }
 }
 
 /// One part of the keys' timers; which one is decided by the key's hash.
@@ -280,37 +303,32 @@ impl Aggregator {
     }
 
     /// Applies a whole request, then closes what it ended.
-    pub fn ingest(&self, batch: Vec<Incoming>, now: Arrival, rules: &impl Rules) -> Effects {
+    pub fn ingest(&self, batch: Batch, now: Arrival, rules: &impl Rules) -> Effects {
         let mut effects = Effects::default();
-        let mut due = Vec::new();
-        let mut runs = self.runs(&batch).into_iter().peekable();
-        let mut batch: Vec<Option<Incoming>> = batch.into_iter().map(Some).collect();
-        while let Some(Run { hash, first, length, count, .. }) = runs.next() {
-            let key = batch[first].as_ref().expect("each run is taken once").key.clone();
-            let more = std::iter::from_fn(|| runs.next_if(|run| run.continues));
-            let places =
-                (first..first + length).chain(more.flat_map(|run| run.first..run.first + run.length));
-            let (counted, mut taken) = (effects.counted(), 0);
-            let events = places.filter_map(|place| batch[place].take());
-            let events = events.inspect(|incoming| taken += incoming.counts());
-            let mut targets = Vec::new();
+        let (mut due, mut targets) = (Vec::new(), Vec::new());
+        let (runs, mut events) = batch.into_parts();
+        let runs = self.by_hash(runs);
+        for same in runs.chunk_by(|a, b| a.0 == b.0 && a.1.key == b.1.key) {
+            let (hash, key) = (same[0].0, &same[0].1.key);
+            let mut brought = Brought { runs: same, events: &mut events, taken: 0 };
+            let counted = effects.counted();
             let applied = attempt(|| {
-                let wake =
-                    self.apply(key.clone(), hash, (count, events), now, rules, &mut effects, &mut targets);
+                let wake = self.apply(key, hash, &mut brought, now, rules, &mut effects, &mut targets);
                 if !targets.is_empty() {
-                    self.claim(&key, &targets, now, &mut effects);
+                    self.claim(key, &targets, now, &mut effects);
                 }
                 wake
             });
+            targets.clear();
             match applied {
-                Some(Some(wake)) if wake <= now => due.push((key, hash)),
-                Some(Some(wake)) => self.timers(hash).instances.add(wake, key),
+                Some(Some(wake)) if wake <= now => due.push((key.clone(), hash)),
+                Some(Some(wake)) => self.timers(hash).instances.add(wake, key.clone()),
                 Some(None) => {}
                 None => {
-                    let rest = batch[first..first + length].iter_mut().filter_map(Option::take);
-                    let all = taken + rest.map(|incoming| incoming.counts()).sum::<u64>();
-                    let more = all - (effects.counted() - counted);
-                    self.give_up(&key, more, now, rules, &mut effects);
+                    // What had not been taken out is taken, only to be counted.
+                    brought.each(|_, _| {});
+                    let more = brought.taken - (effects.counted() - counted);
+                    self.give_up(key, more, now, rules, &mut effects);
                 }
             }
         }
@@ -322,53 +340,38 @@ impl Aggregator {
         effects
     }
 
-    /// Where the events of each instance are, those of one instance side by side and in the order in which they came.
-    fn runs(&self, batch: &[Incoming]) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
-        let mut first = 0;
-        for same in batch.chunk_by(|a, b| a.key == b.key) {
-            let (hash, length) = (self.hash(&same[0].key), same.len());
-            runs.push(Run { hash, first, length, count: length, continues: false });
-            first += length;
-        }
-        runs.sort_unstable_by_key(|run| (run.hash, run.first));
-        for place in (1..runs.len()).rev() {
-            let [before, run] = [&runs[place - 1], &runs[place]];
-            if before.hash == run.hash && batch[before.first].key == batch[run.first].key {
-                runs[place - 1].count += run.count;
-                runs[place].continues = true;
-            }
-        }
+    /// The runs with the hashes of their keys, those of one instance side by side and in the order in which they came.
+    fn by_hash(&self, runs: Vec<Run>) -> Vec<(u64, Run)> {
+        let mut runs: Vec<(u64, Run)> = runs.into_iter().map(|run| (self.hash(&run.key), run)).collect();
+        runs.sort_unstable_by_key(|(hash, run)| (*hash, run.first));
         runs
     }
 
-    /// Records the events of one instance, of which there are `count`; returns when to look at it, if that is sooner
-    /// than planned. What it newly claims goes to `targets`.
+    /// Records the events of one instance; returns when to look at it, if that is sooner than planned. What it newly
+    /// claims goes to `targets`.
     #[expect(clippy::too_many_arguments, reason = "all that a request says about one instance")]
     fn apply(
         &self,
-        key: Key,
+        key: &Key,
         hash: u64,
-        (count, events): (usize, impl Iterator<Item = Incoming>),
+        brought: &mut Brought<'_>,
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
         targets: &mut Vec<Key>,
     ) -> Option<Arrival> {
-        let counted = |incoming: Incoming| (incoming.counts() > 0).then_some(incoming.event);
-        let mut slot = match self.slots.entry(key) {
+        let mut slot = match self.slots.entry(key.clone()) {
             Entry::Occupied(slot) => slot.into_ref(),
             Entry::Vacant(slot) => {
                 if let Some(flow) = self.recall(hash, now) {
-                    let events = events.filter_map(counted);
-                    match flow {
-                        NO_FLOW => effects.unmatched += events.count() as u64,
-                        flow => effects.late.extend(events.map(|event| late(flow, &event, None))),
-                    }
+                    brought.each_counted(|event| match flow {
+                        NO_FLOW => effects.unmatched += 1,
+                        flow => effects.late.push(late(flow, event, None)),
+                    });
                     return None;
                 }
                 if self.open.load(Relaxed) >= self.limits.budget.instances {
-                    effects.over_limit += events.filter_map(counted).count() as u64;
+                    brought.each_counted(|_| effects.over_limit += 1);
                     self.loss.fetch_max(now.nanoseconds(), Relaxed);
                     return None;
                 }
@@ -379,7 +382,7 @@ impl Aggregator {
         };
         if let Slot::Closed(tombstone) = slot.value_mut() {
             if tombstone.remember || now < tombstone.expires {
-                meet_tombstone(tombstone, events.filter_map(counted), now, rules, effects);
+                meet_tombstone(tombstone, brought, now, rules, effects);
                 return None;
             }
             // Its time is over, only the sweep has not come by yet: a new instance.
@@ -392,9 +395,9 @@ impl Aggregator {
         let Slot::Open(instance) = slot else {
             return None;
         };
-        instance.expect(count);
+        instance.expect(brought.count());
         let mut joints = Vec::new();
-        let anything_new = self.record(instance, events, now, rules, effects, &mut joints);
+        let anything_new = self.record(instance, brought, now, rules, effects, &mut joints);
         effects.bytes_change += instance.weigh();
         targets.extend(joints.iter().map(|joint| joint.target(key)));
         if !anything_new && instance.wake != Arrival::ORIGIN {
@@ -421,7 +424,7 @@ impl Aggregator {
     fn record(
         &self,
         instance: &mut Instance,
-        events: impl Iterator<Item = Incoming>,
+        brought: &mut Brought<'_>,
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
@@ -429,7 +432,7 @@ impl Aggregator {
     ) -> bool {
         let was_overdue = instance.is_overdue();
         let (flow_before, before) = (instance.flow().id, effects.new);
-        let record_all = || self.record_all(instance, events, now, rules, effects, new_joints);
+        let record_all = || self.record_all(instance, brought, now, rules, effects, new_joints);
         let recorded = catch_unwind(AssertUnwindSafe(record_all));
         // Also when that panicked: what came before is to be counted.
         let flow = instance.flow().id;
@@ -450,17 +453,17 @@ impl Aggregator {
     fn record_all(
         &self,
         instance: &mut Instance,
-        events: impl Iterator<Item = Incoming>,
+        brought: &mut Brought<'_>,
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
         new_joints: &mut Vec<Joint>,
     ) -> bool {
         let mut anything_new = false;
-        for Incoming { event, joints, .. } in events {
+        brought.each(|event, joints| {
             if !joints.is_empty() {
                 let limit = self.limits.links_per_trace;
-                effects.joints_over_limit += instance.join(event.span, &joints, limit, rules, new_joints);
+                effects.joints_over_limit += instance.join(event.span, joints, limit, rules, new_joints);
             }
             // A copy is counted where its home is.
             let one = u64::from(!event.flags.has(Flags::COPY));
@@ -479,7 +482,7 @@ impl Aggregator {
                 }
                 Recorded::OverLimit => effects.over_limit += one,
             }
-        }
+        });
         instance.settle_flow(rules);
         anything_new
     }
@@ -852,19 +855,19 @@ fn plan(instance: &mut Instance, until: Arrival, now: Arrival) -> Option<Arrival
 
 fn meet_tombstone(
     tombstone: &mut Tombstone,
-    events: impl Iterator<Item = Event>,
+    brought: &mut Brought<'_>,
     now: Arrival,
     rules: &impl Rules,
     effects: &mut Effects,
 ) {
     let flow = tombstone.flow.map_or_else(|| Arc::clone(rules.unmatched()), |flow| rules.flow(flow));
-    for event in events {
-        let lateness = tombstone.meet(&flow, &event, now);
+    brought.each_counted(|event| {
+        let lateness = tombstone.meet(&flow, event, now);
         match tombstone.flow {
-            Some(flow) => effects.late.push(late(flow, &event, Some(lateness))),
+            Some(flow) => effects.late.push(late(flow, event, Some(lateness))),
             None => effects.unmatched += 1,
         }
-    }
+    });
 }
 
 fn late(flow: FlowId, event: &Event, lateness: Option<Lateness>) -> Late {

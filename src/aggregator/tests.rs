@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::domain::catalog::{Catalog, Limits as CatalogLimits};
-use crate::domain::event::{Facts, Flags, Kind, Matches, PushFacts, View};
+use crate::domain::event::{Facts, Flags, Incoming, Kind, Matches, PushFacts, View};
 use crate::domain::flow::{Flow, Timers as FlowTimers};
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::time::{EventTime, Now};
@@ -480,11 +480,12 @@ fn repeated_events_leave_no_more_entries_in_the_calendar_than_one() {
         kind: Kind::Push,
         flags: Flags::default(),
         facts: Arc::new(facts),
+        member: 0,
     };
     let incoming = Incoming::new(Key::Named { flow: flow.id, id: Arc::from("1") }, event);
     for second in 0..1000 {
         let now = Arrival::since_origin(Duration::from_secs(second));
-        aggregator.ingest(vec![incoming.clone()], now, &catalog);
+        aggregator.ingest([incoming.clone()].into_iter().collect(), now, &catalog);
         aggregator.sweep(now, 100, &catalog);
     }
     assert_eq!(entries(&aggregator), 1);

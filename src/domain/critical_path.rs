@@ -106,7 +106,8 @@ struct Walk<'e> {
 impl<'e> Walk<'e> {
     fn new(events: &'e [Timed], from: EventTime, to: EventTime) -> Self {
         let mut by_end: Vec<usize> = (0..events.len()).collect();
-        by_end.sort_by_key(|&event| Reverse((events[event].end, events[event].start)));
+        // Of those that are alike the one that comes first in the list.
+        by_end.sort_unstable_by_key(|&event| (Reverse((events[event].end, events[event].start)), event));
         let parent_of = |event: usize| events[event].parent.filter(|&parent| parent != event);
         // Counted first, so that each finds its place at once.
         let mut children_end = vec![0; events.len()];
@@ -135,7 +136,7 @@ impl<'e> Walk<'e> {
             ended: 0,
             longest_since: OnceCell::new(),
             events,
-            path: CriticalPath::default(),
+            path: CriticalPath { steps: Vec::with_capacity(events.len() + 1), cycles: 0 },
         }
     }
 

@@ -47,6 +47,8 @@ pub struct Event {
     pub flags: Flags,
     /// What it shares with many others.
     pub facts: Arc<Facts>,
+    /// Which of the traces of its instance it is in; 0 where there is only one.
+    pub member: u16,
 }
 
 /// An event and where it belongs.
@@ -64,11 +66,6 @@ impl Incoming {
     /// An event that belongs to the instance found by `key` and to nothing else.
     pub fn new(key: Key, event: Event) -> Self {
         Incoming { key, event, joints: Box::default() }
-    }
-
-    /// As how many events it counts: a copy is counted where its home is.
-    pub fn counts(&self) -> u64 {
-        u64::from(!self.event.flags.has(Flags::COPY))
     }
 }
 
@@ -226,7 +223,11 @@ impl Facts {
     /// The first flow that the event matches, for an instance that was opened under the config of this generation: a
     /// trace's own, or (the id of its first version) that of a flow that is `also` there.
     pub fn matched_through(&self, lens: Option<FlowId>, generation: u32) -> Option<FlowId> {
-        let before = self.matched_before.iter().find(|(before, _)| *before == generation);
+        // Most of the time there has been no other config for a while.
+        let before = match &*self.matched_before {
+            [] => None,
+            before => before.iter().find(|(before, _)| *before == generation),
+        };
         let matches = before.map_or(&self.matches, |(_, matches)| matches);
         match lens {
             None => matches.first,
@@ -236,7 +237,7 @@ impl Facts {
 
     /// The version of its flow that a push names, for an instance that was opened under the config of this generation.
     pub fn pushed_to(&self, generation: u32) -> Option<FlowId> {
-        let push = self.push.as_ref()?;
+        let push = self.push.as_deref()?;
         let earlier = push.earlier.iter().map(|(flow, _)| *flow);
         let known = earlier.chain([push.flow]).filter(|flow| flow.generation <= generation);
         Some(known.max_by_key(|flow| flow.generation).unwrap_or(push.flow))
@@ -266,17 +267,16 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether both come from one service, and so run by one clock.
-    pub fn shares_service(&self, other: &Identity) -> bool {
-        self.origin == other.origin
+    /// Of an event with this span id, kind, [`Facts::origin`] and flags.
+    pub fn new(span: SpanId, kind: Kind, origin: u32, flags: Flags) -> Self {
+        Identity { span, kind, origin, is_final: kind == Kind::Push && flags.has(Flags::FINAL) }
     }
 }
 
 impl Event {
     /// What tells it apart from the other events of its instance.
     pub fn identity(&self) -> Identity {
-        let is_final = self.kind == Kind::Push && self.flags.has(Flags::FINAL);
-        Identity { span: self.span, kind: self.kind, origin: self.facts.origin, is_final }
+        Identity::new(self.span, self.kind, self.facts.origin, self.flags)
     }
 
     /// Whether both are reports of the same thing: for spans (span id, kind, service), for pushes (flow, stage, final).

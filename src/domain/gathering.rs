@@ -39,7 +39,7 @@ pub struct Gathering {
     clocks: Option<Clocks>,
     /// When the first of its own traces began, and of those that are parts of it.
     first: [Option<Arrival>; 2],
-    events: Vec<(u16, Event)>,
+    events: Vec<Event>,
     /// How each trace takes part, by its number.
     roles: Vec<Role>,
     stubs: Vec<(u16, Stub)>,
@@ -92,10 +92,10 @@ impl Gathering {
         match (instance.body(), role) {
             (_, Role::Part) => {
                 let share = self.share(instance);
-                self.events.extend(share.into_iter().map(|event| (member, event)));
+                self.events.extend(share.into_iter().map(|event| Event { member, ..event }));
             }
             (Body::Detailed { events, .. }, Role::Whole | Role::Tail) => {
-                self.events.extend(events.iter().map(|event| (member, event.clone())));
+                self.events.extend(events.iter().map(|event| Event { member, ..event.clone() }));
             }
             (Body::Stub(stub), Role::Whole | Role::Tail) => self.stubs.push((member, (**stub).clone())),
         }
@@ -143,8 +143,7 @@ impl Gathering {
     }
 
     fn progress(&self) -> Progress {
-        let events = self.events.iter().map(|(member, event)| (*member, event));
-        let mut outline = Outline::of(&self.flow, events).with_handovers(self.handovers());
+        let mut outline = Outline::of(&self.flow, &self.events).with_handovers(self.handovers());
         for (member, stub) in &self.stubs {
             outline.absorb(*member, &stub.outline);
         }
@@ -223,11 +222,10 @@ impl Gathering {
         }
         let role = |member: u16| self.roles[usize::from(member)];
         let mut counts = Counts::default();
-        for (member, event) in self.events.iter().filter(|(member, _)| role(*member) == Role::Whole) {
-            debug_assert!(usize::from(*member) < self.roles.len());
+        for event in self.events.iter().filter(|event| role(event.member) == Role::Whole) {
             counts.add(&self.flow, event);
         }
-        let events = self.events.iter().filter(|(member, _)| role(*member) != Role::Tail).cloned().collect();
+        let events = self.events.iter().filter(|event| role(event.member) != Role::Tail).cloned().collect();
         let mut own = Stub::exact(&self.flow, events, handovers.to_vec());
         for (member, stub) in self.stubs.iter().filter(|(member, _)| role(*member) == Role::Whole) {
             let mut stub = stub.clone();

@@ -240,7 +240,7 @@ impl Instance {
             Body::Detailed { events, .. } if self.lens.is_none() => events.len() as u64,
             Body::Detailed { events, .. } => events.iter().filter(|event| is_counted(event)).count() as u64,
             Body::Stub(stub) => {
-                let waiting = stub.waiting.iter().filter(|(_, event)| is_counted(event)).count();
+                let waiting = stub.waiting.iter().filter(|event| is_counted(event)).count();
                 stub.summary.counts.total() + waiting as u64
             }
         }
@@ -458,7 +458,7 @@ impl Instance {
         }
         *index = None;
         events.sort_unstable_by(by_time);
-        let outline = Outline::of(&self.flow, events.iter().map(|event| (0, event)));
+        let outline = Outline::of(&self.flow, events);
         let (family, progress) = outline.seen(&self.flow);
         Some(Look { outline, family, progress })
     }
@@ -492,9 +492,7 @@ impl Instance {
 
     fn progress(&self) -> Progress {
         match &self.body {
-            Body::Detailed { events, .. } => {
-                Outline::of(&self.flow, events.iter().map(|event| (0, event))).seen(&self.flow).1
-            }
+            Body::Detailed { events, .. } => Outline::of(&self.flow, events).seen(&self.flow).1,
             Body::Stub(stub) => stub.outline.seen(&self.flow).1,
         }
     }
@@ -546,15 +544,12 @@ impl Instance {
     ) -> (Finished, Extent) {
         let Instance { flow, clocks, body, due, .. } = self;
         let (stub, seen) = match body {
-            Body::Detailed { events, .. } => {
-                let events = events.into_iter().map(|event| (0, event)).collect();
-                match look {
-                    Some(Look { outline, family, progress }) => {
-                        (Stub::outlined(&flow, events, outline), Some((family, progress)))
-                    }
-                    None => (Stub::exact(&flow, events, Vec::new()), None),
+            Body::Detailed { events, .. } => match look {
+                Some(Look { outline, family, progress }) => {
+                    (Stub::outlined(&flow, events, outline), Some((family, progress)))
                 }
-            }
+                None => (Stub::exact(&flow, events, Vec::new()), None),
+            },
             Body::Stub(stub) => (*stub, None),
         };
         let ending = Ending {

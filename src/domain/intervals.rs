@@ -18,6 +18,18 @@ impl Intervals {
 
     /// Joins `start..=end`, which must not be reversed, to the set.
     pub fn add(&mut self, start: EventTime, end: EventTime) {
+        // Most come in the order of their starts.
+        match self.0.last_mut() {
+            Some(last) if last.0 <= start && start <= last.1 => {
+                last.1 = last.1.max(end);
+                return;
+            }
+            Some(last) if start < last.0 => {}
+            _ => {
+                self.0.push((start, end));
+                return;
+            }
+        }
         let first = self.0.partition_point(|&(_, other_end)| other_end < start);
         let last = self.0.partition_point(|&(other_start, _)| other_start <= end);
         if first == last {

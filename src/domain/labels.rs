@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::event::{Event, View};
+use super::event::{Event, Kind, View};
 use super::flow::{Flow, LabelRule, Labels, Pick};
 use super::footprint;
 use super::ids::SpanId;
@@ -16,8 +16,14 @@ use super::time::EventTime;
 /// needs least, so that the choice stays the same; only a `join` then lacks some.
 pub const MAX_CANDIDATES: usize = 16;
 
-/// Where a candidate stands among others: by event start, then span id, then service (a push's stage).
-type Rank = (EventTime, SpanId, Arc<str>);
+/// Where a candidate stands among others: by event start, then span id, then service; of pushes by the name of the stage.
+type Rank = (EventTime, SpanId, u32, Option<Arc<str>>);
+
+fn rank(event: &Event) -> Rank {
+    let stage = (event.kind == Kind::Push).then(|| Arc::clone(&event.facts.service));
+    let origin = if stage.is_some() { 0 } else { event.facts.origin };
+    (event.start, event.span, origin, stage)
+}
 
 /// A label's name and value.
 pub type Label = (Arc<str>, Arc<str>);
@@ -39,17 +45,15 @@ struct Candidate {
 impl Candidate {
     /// Takes in another report of the same value.
     fn report(&mut self, event: &Event) {
-        let rank = (&event.start, &event.span, &event.facts.service);
-        let is_before = |known: &Rank| rank < (&known.0, &known.1, &known.2);
-        let here = || (event.start, event.span, Arc::clone(&event.facts.service));
-        if !event.parent.is_some() && self.root.as_ref().is_none_or(is_before) {
-            self.root = Some(here());
+        let rank = rank(event);
+        if !event.parent.is_some() && self.root.as_ref().is_none_or(|known| rank < *known) {
+            self.root = Some(rank.clone());
         }
-        if is_before(&self.first) {
-            self.first = here();
+        if rank < self.first {
+            self.first = rank.clone();
         }
-        if rank > (&self.last.0, &self.last.1, &self.last.2) {
-            self.last = here();
+        if rank > self.last {
+            self.last = rank;
         }
     }
 
@@ -103,7 +107,7 @@ impl Candidates {
         let index =
             self.0.iter().position(|(known, _)| Arc::ptr_eq(known, name) || known == name).unwrap_or_else(
                 || {
-                    self.0.push((Arc::clone(name), Vec::new()));
+                    self.0.push((Arc::clone(name), Vec::with_capacity(1)));
                     self.0.len() - 1
                 },
             );
@@ -113,7 +117,7 @@ impl Candidates {
             known.report(event);
             return;
         }
-        let rank: Rank = (event.start, event.span, Arc::clone(&event.facts.service));
+        let rank = rank(event);
         let root = (!event.parent.is_some()).then(|| rank.clone());
         candidates.push(Candidate { value: Arc::clone(value), first: rank.clone(), last: rank, root });
         if candidates.len() > MAX_CANDIDATES {

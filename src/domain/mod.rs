@@ -3,6 +3,7 @@
 //!
 //! Knows only `std`: no clock, no lock, no async, no logging, no wire format. Everything is handed the time.
 
+pub mod batch;
 pub mod catalog;
 pub mod completion;
 pub mod critical_path;

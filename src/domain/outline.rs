@@ -12,8 +12,8 @@ use super::flow::{Boundary, Flow, Measure};
 use super::footprint;
 use super::ids::SpanId;
 use super::result::{PathStep, Skew, Transition};
-use super::skew::{Edge, Misplaced, align};
-use super::summary::named;
+use super::skew::{Edge, Misplaced, align, is_misplaced};
+use super::summary::told;
 use super::time::EventTime;
 
 /// One event, without what is shared and without what it says for labels.
@@ -27,8 +27,8 @@ pub struct Node {
     pub start: EventTime,
     /// Latest moment.
     pub end: EventTime,
-    /// What tells it apart from the others.
-    pub identity: Identity,
+    /// What tells its service apart from others, as in [`Facts`](super::event::Facts).
+    pub origin: u32,
     /// Which of the traces of its instance it is in; 0 where there is only one.
     pub member: u16,
     /// Index into the outline's list of stages.
@@ -76,10 +76,11 @@ impl Handover {
     }
 }
 
-/// A critical path with the names of its stages, and what was odd about it.
+/// A critical path with its stages, and what was odd about it.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct NamedPath {
-    /// From the end to the start; the events are places in the outline.
+pub struct StagePath {
+    /// From the end to the start; the events and stages are places in the outline, or the stages in the summary where the
+    /// events are not known.
     pub steps: Vec<PathStep>,
     /// Where clocks disagree, each in which trace.
     pub skews: Vec<(u16, Skew)>,
@@ -155,11 +156,11 @@ impl Outline {
     /// From this many events on, an index finds repeated ones.
     const INDEX_FROM: usize = 32;
 
-    /// The shape of `events` as `flow` sees them, each with the trace it is in.
-    pub fn of<'e>(flow: &Flow, events: impl ExactSizeIterator<Item = (u16, &'e Event)>) -> Self {
+    /// The shape of `events` as `flow` sees them.
+    pub fn of(flow: &Flow, events: &[Event]) -> Self {
         let mut outline = Outline { nodes: Vec::with_capacity(events.len()), ..Outline::default() };
-        for (member, event) in events {
-            outline.push(flow, member, event);
+        for event in events {
+            outline.push(flow, event);
         }
         outline
     }
@@ -174,9 +175,8 @@ impl Outline {
     }
 
     /// Adds an event that is not in the outline yet.
-    pub fn push(&mut self, flow: &Flow, member: u16, event: &Event) {
-        let mut node = self.node(flow, event);
-        node.member = member;
+    pub fn push(&mut self, flow: &Flow, event: &Event) {
+        let node = self.node(flow, event);
         self.add(node);
     }
 
@@ -210,7 +210,7 @@ impl Outline {
     fn add(&mut self, node: Node) {
         self.has_root |= node.is_root();
         if let Some(index) = &mut self.index {
-            index.insert(node.identity, self.nodes.len());
+            index.insert(node.identity(), self.nodes.len());
         }
         self.nodes.push(node);
     }
@@ -219,11 +219,11 @@ impl Outline {
     pub fn find(&mut self, event: &Event) -> Option<usize> {
         let identity = event.identity();
         if self.nodes.len() < Self::INDEX_FROM {
-            return self.nodes.iter().position(|node| node.identity == identity);
+            return self.nodes.iter().position(|node| node.identity() == identity);
         }
         let nodes = &self.nodes;
         let index = self.index.get_or_insert_with(|| {
-            nodes.iter().enumerate().map(|(place, node)| (node.identity, place)).collect()
+            nodes.iter().enumerate().map(|(place, node)| (node.identity(), place)).collect()
         });
         index.get(&identity).copied()
     }
@@ -236,6 +236,11 @@ impl Outline {
     /// Puts another report of an event in the place of the one that is known.
     pub fn replace(&mut self, place: usize, flow: &Flow, event: &Event) {
         self.nodes[place] = self.node(flow, event);
+    }
+
+    /// The stages, as nodes and steps of the critical path number them.
+    pub fn stages(&self) -> &[Arc<str>] {
+        &self.stages
     }
 
     /// Number of events that have a place.
@@ -262,8 +267,8 @@ impl Outline {
             parent: event.parent,
             start: event.start,
             end: event.end,
-            identity: event.identity(),
-            member: 0,
+            origin: event.facts.origin,
+            member: event.member,
             stage,
             kind: event.kind,
             flags: event.flags,
@@ -350,7 +355,7 @@ impl Outline {
     }
 
     /// The critical path of a latency. The events must be in an order that depends on their content only.
-    pub fn critical_path(&self, family: &Family, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
+    pub fn critical_path(&self, family: &Family, flow: &Flow, from: EventTime, to: EventTime) -> StagePath {
         let counting = self.counting();
         let node = |place: usize| counting.node(place);
         let stage = |place: usize| &self.stages[usize::from(self.nodes[node(place)].stage)];
@@ -368,8 +373,8 @@ impl Outline {
             Some(last) => critical_path(&timed, last, from, to),
             None => CriticalPath { steps: vec![Step { from, to, spent: Spent::Unknown }], cycles: 0 },
         };
-        let steps = named(&path.steps, |place| (stage(place), Some(node(place))));
-        NamedPath { steps, skews, cycles: path.cycles }
+        let whose = |place: usize| (self.nodes[node(place)].stage, Some(node(place)));
+        StagePath { steps: told(&path.steps, whose), skews, cycles: path.cycles }
     }
 
     /// Where clocks disagree, each in which trace.
@@ -399,10 +404,13 @@ impl Outline {
     /// Moves what lies outside of the call that it served; returns what that was.
     fn align(&self, flow: &Flow, counting: &Counting, timed: &mut [Timed]) -> Vec<(u16, Skew)> {
         let node = |place: usize| &self.nodes[counting.node(place)];
-        // Most traces have no call between services, and need not be looked at for one.
-        let has_calls = self.nodes.iter().any(|node| node.kind == Kind::Client);
-        let has_served = self.nodes.iter().any(|node| node.kind == Kind::Server);
-        if !has_calls || !has_served {
+        // Most clocks agree, and nothing need be moved.
+        let is_moved = |place: usize| {
+            timed[place].parent.is_some_and(|parent| {
+                edge(node(parent), node(place)) == Edge::Served && is_misplaced(&timed[parent], &timed[place])
+            })
+        };
+        if !(0..timed.len()).any(is_moved) {
             return Vec::new();
         }
         let parents: Vec<Option<usize>> = timed.iter().map(|span| span.parent).collect();
@@ -436,8 +444,9 @@ impl Outline {
                 }
             }
         }
+        let is_push = |node: &&Node| node.kind == Kind::Push && node.counts;
         let mut pushes: Vec<&Node> =
-            self.nodes.iter().filter(|node| node.kind == Kind::Push && node.counts).collect();
+            if self.signals.pushes { self.nodes.iter().filter(is_push).collect() } else { Vec::new() };
         pushes.sort_by_key(|push| (push.start, &self.stages[usize::from(push.stage)]));
         for pair in pushes.windows(2).filter(|pair| pair[0].stage != pair[1].stage) {
             note(pair[0], pair[1], pair[1].start.nanoseconds_since(pair[0].start));
@@ -470,19 +479,23 @@ impl Outline {
     }
 
     /// Whether the start of an event has to be looked up: a CONSUMER may have polled long before there was work.
-    pub fn may_have_waited(&self, member: u16, event: &Event) -> bool {
+    pub fn may_have_waited(&self, event: &Event) -> bool {
         let is_consumer = event.kind == Kind::Consumer && event.parent.is_some();
-        is_consumer || self.took_up(member, event)
+        is_consumer || self.took_up(event)
     }
 
     /// Whether an event took up work over a link, from a trace that is at hand or not.
-    pub fn took_up(&self, member: u16, event: &Event) -> bool {
-        self.handovers_to(member, event.span).next().is_some()
+    pub fn took_up(&self, event: &Event) -> bool {
+        self.handovers_to(event).next().is_some()
     }
 
-    fn handovers_to(&self, member: u16, span: SpanId) -> impl Iterator<Item = &Handover> {
-        let to = (member, span);
-        let first = self.handovers.partition_point(|handover| handover.to < to);
+    fn handovers_to(&self, event: &Event) -> impl Iterator<Item = &Handover> {
+        let to = (event.member, event.span);
+        let first = if self.handovers.is_empty() {
+            0
+        } else {
+            self.handovers.partition_point(|handover| handover.to < to)
+        };
         self.handovers[first..].iter().take_while(move |handover| handover.to == to)
     }
 
@@ -507,11 +520,11 @@ impl Outline {
 
     /// From when on a CONSUMER, or whoever took up work of another trace, had work to do: the start of whoever made
     /// it, or its own when its parent is no PRODUCER. `None` while neither has come.
-    pub fn consumer_start(&self, member: u16, consumer: &Event) -> Option<EventTime> {
-        if !self.took_up(member, consumer) {
-            return self.start_by_parent(member, consumer);
+    pub fn consumer_start(&self, consumer: &Event) -> Option<EventTime> {
+        if !self.took_up(consumer) {
+            return self.start_by_parent(consumer);
         }
-        let handed_over = self.handovers_to(member, consumer.span).map(|handover| handover.from);
+        let handed_over = self.handovers_to(consumer).map(|handover| handover.from);
         let starts = handed_over.flat_map(|from| {
             let is_origin = move |node: &&Node| (node.member, node.span) == from;
             self.nodes.iter().filter(is_origin).map(|node| node.start)
@@ -520,8 +533,8 @@ impl Outline {
     }
 
     /// The same, by the parent alone.
-    pub fn start_by_parent(&self, member: u16, consumer: &Event) -> Option<EventTime> {
-        let is_parent = |node: &&Node| (node.member, node.span) == (member, consumer.parent);
+    pub fn start_by_parent(&self, consumer: &Event) -> Option<EventTime> {
+        let is_parent = |node: &&Node| node.place() == (consumer.member, consumer.parent);
         let parents = self.nodes.iter().filter(is_parent).filter(|_| consumer.kind == Kind::Consumer);
         parents.map(|parent| parent.clips(consumer.start)).max()
     }
@@ -546,6 +559,11 @@ impl Node {
         self.kind != Kind::Push && !self.parent.is_some()
     }
 
+    /// What tells it apart from the others.
+    fn identity(&self) -> Identity {
+        Identity::new(self.span, self.kind, self.origin, self.flags)
+    }
+
     /// Its trace and span id.
     fn place(&self) -> (u16, SpanId) {
         (self.member, self.span)
@@ -553,7 +571,7 @@ impl Node {
 
     /// Zipkin-style shared ids: the side that serves is the parent of what happens inside. The lowest is it.
     fn as_parent(&self) -> impl Ord {
-        (self.kind != Kind::Server, self.kind, self.identity)
+        (self.kind != Kind::Server, self.kind, self.identity())
     }
 
     /// The start of this node's consumer: not before this node's, if it is a PRODUCER.
@@ -600,10 +618,8 @@ impl Signals {
 /// tells whether they agree: its parent waits for it.
 fn edge(parent: &Node, node: &Node) -> Edge {
     match (parent.kind, node.kind) {
-        (Kind::Client, Kind::Server) if !parent.identity.shares_service(&node.identity) => Edge::Served,
-        _ if parent.identity.shares_service(&node.identity) && parent.member == node.member => {
-            Edge::SameClock
-        }
+        (Kind::Client, Kind::Server) if parent.origin != node.origin => Edge::Served,
+        _ if parent.origin == node.origin && parent.member == node.member => Edge::SameClock,
         _ => Edge::Other,
     }
 }
@@ -731,7 +747,8 @@ impl Family {
 
     /// Whose work the event at `index` took up.
     fn taken_by(&self, index: usize) -> impl Iterator<Item = usize> {
-        let first = self.takers.partition_point(|(to, _)| *to < index);
+        let first =
+            if self.takers.is_empty() { 0 } else { self.takers.partition_point(|(to, _)| *to < index) };
         self.takers[first..].iter().take_while(move |(to, _)| *to == index).map(|(_, from)| *from)
     }
 
@@ -751,7 +768,7 @@ impl Family {
 
     fn root(&self, nodes: &[Node]) -> Option<usize> {
         let spans = || nodes.iter().enumerate().filter(|(_, node)| node.kind != Kind::Push);
-        let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.identity);
+        let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.identity());
         // Where traces are linked, the ones that took work up are not where it began.
         let took = |index: &usize| self.taken_by(*index).next().is_some();
         let roots = || spans().filter(|(_, node)| node.is_root());
@@ -814,10 +831,10 @@ mod tests {
             held: Default::default(),
         };
         let (span, parent, flags) = (SpanId(span), SpanId::NONE, Flags::default());
-        let event = Event { end: time(2), start: time(1), span, parent, kind, flags, facts: Arc::new(facts) };
-        let identity = event.identity();
+        let event =
+            Event { end: time(2), start: time(1), span, parent, kind, flags, facts: Arc::new(facts), member };
         let (start, end) = (event.start, event.end);
-        Node { span, parent, start, end, identity, member, stage: 0, kind, flags, counts: true }
+        Node { span, parent, start, end, origin, member, stage: 0, kind, flags, counts: true }
     }
 
     proptest! {

@@ -144,9 +144,9 @@ pub struct Closed {
 impl Closed {
     /// A trace that it was, if it was one.
     pub fn trace(&self) -> Option<TraceId> {
-        let of_events = || self.detail.events.iter().find(|(_, event)| event.kind != Kind::Push);
+        let of_events = || self.detail.events.iter().find(|event| event.kind != Kind::Push);
         let traces = &self.detail.traces;
-        let from_detail = of_events().and_then(|(member, _)| traces.get(usize::from(*member))?.trace());
+        let from_detail = of_events().and_then(|event| traces.get(usize::from(event.member))?.trace());
         self.key.trace().or(from_detail).or_else(|| traces.iter().find_map(Key::trace))
     }
 }
@@ -154,23 +154,32 @@ impl Closed {
 /// What an instance is explained by, beside what it measured.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Detail {
-    /// Its traces, by the numbers in `events`; empty where there is only the one that it is found by.
+    /// Its traces, by the `member` of their events; empty where there is only the one that it is found by.
     pub traces: Vec<Key>,
-    /// Its events in the order of their start, each with the number of its trace; none of those that were folded.
-    pub events: Vec<(u16, Event)>,
+    /// Its events in the order of their start; none of those that were folded.
+    pub events: Vec<Event>,
     /// The critical path, from the end to the start.
     pub steps: Vec<PathStep>,
+    /// The names of its stages.
+    pub stages: Vec<Arc<str>>,
+}
+
+impl Detail {
+    /// Whose a stretch of the critical path is; `None` for what cannot be attributed.
+    pub fn stage(&self, step: &PathStep) -> Option<&Arc<str>> {
+        self.stages.get(usize::from(step.stage))
+    }
 }
 
 /// One stretch of a critical path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathStep {
     /// Its earlier end.
     pub from: EventTime,
     /// Its later end.
     pub to: EventTime,
-    /// Whose it is; empty for what cannot be attributed.
-    pub stage: Arc<str>,
+    /// Whose it is, as a place among the stages; that of none for what cannot be attributed.
+    pub stage: u16,
     /// How the time was spent.
     pub kind: PathKind,
     /// The place among the events of the one that worked or was waited for.
@@ -178,6 +187,9 @@ pub struct PathStep {
 }
 
 impl PathStep {
+    /// The stage of what cannot be attributed.
+    pub const NOBODY: u16 = u16::MAX;
+
     /// Its length.
     pub fn nanoseconds(&self) -> u64 {
         self.to.nanoseconds_since(self.from)

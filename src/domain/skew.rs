@@ -78,6 +78,11 @@ pub fn align(spans: &mut [Timed], edge: impl Fn(usize) -> Edge, limit: Duration)
     misplaced
 }
 
+/// Whether `served` does not lie within `call`, although it could.
+pub fn is_misplaced(call: &Timed, served: &Timed) -> bool {
+    offset(call, served).is_some()
+}
+
 /// Deeper calls than this are taken as they are.
 const MAX_DEPTH: usize = 1000;
 

@@ -14,7 +14,7 @@ use super::flow::{Flow, Keys, Measure, OnIncomplete, Origin};
 use super::footprint;
 use super::ids::{Key, SpanId};
 use super::instance::{Recorded, Rules};
-use super::outline::{Family, Handover, NamedPath, Outline, Progress};
+use super::outline::{Family, Handover, Outline, Progress, StagePath};
 use super::result::{Closed, Detail, Finished, Latency, Notes, Outcome, PathShare, Reason, Skew, StageTime};
 use super::summary::{Counts, Extent, StageSummary, Summary, shares, unknown};
 use super::time::{Arrival, EventTime, nanoseconds};
@@ -24,10 +24,10 @@ use super::time::{Arrival, EventTime, nanoseconds};
 pub(super) struct Stub {
     pub(super) outline: Outline,
     pub(super) summary: Summary,
-    /// CONSUMER spans whose producer has not come, each with its trace: their start is not known yet.
-    pub(super) waiting: Vec<(u16, Event)>,
+    /// CONSUMER spans whose producer has not come: their start is not known yet.
+    pub(super) waiting: Vec<Event>,
     /// The events of the outline, in its order, while all are at hand.
-    events: Vec<(u16, Event)>,
+    events: Vec<Event>,
     /// Whether every event is in the outline, in an order that depends on content only.
     exact: bool,
     pub(super) coarsened: u64,
@@ -75,41 +75,41 @@ pub(super) struct Ending {
 
 impl Stub {
     /// Everything about the events of one or more traces, with every interval kept apart.
-    pub(super) fn exact(flow: &Flow, mut events: Vec<(u16, Event)>, handovers: Vec<Handover>) -> Self {
-        events.sort_unstable_by(|(of_a, a), (of_b, b)| by_time(a, b).then_with(|| of_a.cmp(of_b)));
-        let outline = Outline::of(flow, events.iter().map(|(member, event)| (*member, event)));
+    pub(super) fn exact(flow: &Flow, mut events: Vec<Event>, handovers: Vec<Handover>) -> Self {
+        events.sort_unstable_by(by_time);
+        let outline = Outline::of(flow, &events);
         Stub::outlined(flow, events, outline.with_handovers(handovers))
     }
 
     /// The same of events in the order of [`by_time`], when their outline is at hand.
-    pub(super) fn outlined(flow: &Flow, events: Vec<(u16, Event)>, outline: Outline) -> Self {
+    pub(super) fn outlined(flow: &Flow, events: Vec<Event>, outline: Outline) -> Self {
         let parents = outline.parents_of_consumers();
         let handed_over = outline.starts_of_handovers();
         let mut stub = Stub {
+            summary: Summary::with_stages(outline.stages()),
             outline,
-            summary: Summary::default(),
             waiting: Vec::new(),
             events: Vec::new(),
             exact: true,
             coarsened: 0,
             own: None,
         };
-        for (member, event) in &events {
-            let member = *member;
-            if !stub.outline.may_have_waited(member, event) {
-                stub.summary.join(flow, event, event.start);
+        for (place, event) in events.iter().enumerate() {
+            let stage = stub.outline.at(place).stage;
+            if !stub.outline.may_have_waited(event) {
+                stub.summary.join_in(flow, event, event.start, stage);
                 continue;
             }
-            let start = match parents.get(&(member, event.parent)) {
-                _ if stub.outline.took_up(member, event) => {
-                    handed_over.get(&(member, event.span)).map(|first| event.start.max(*first))
+            let start = match parents.get(&(event.member, event.parent)) {
+                _ if stub.outline.took_up(event) => {
+                    handed_over.get(&(event.member, event.span)).map(|first| event.start.max(*first))
                 }
                 Some(producer) => Some(producer.map_or(event.start, |start| start.max(event.start))),
-                None => stub.outline.start_by_parent(member, event),
+                None => stub.outline.start_by_parent(event),
             };
             match start {
-                Some(start) => stub.summary.join(flow, event, start),
-                None => stub.waiting.push((member, event.clone())),
+                Some(start) => stub.summary.join_in(flow, event, start, stage),
+                None => stub.waiting.push(event.clone()),
             }
         }
         stub.events = events;
@@ -118,7 +118,6 @@ impl Stub {
 
     /// The same of one trace, in bounded room. `links` are its spans that took up work of other traces.
     pub(super) fn of(flow: &Flow, events: Vec<Event>, links: impl Iterator<Item = SpanId>) -> Self {
-        let events = events.into_iter().map(|event| (0, event)).collect();
         let mut stub = Stub::exact(flow, events, links.map(Handover::from_elsewhere).collect());
         stub.exact = false;
         stub.events = Vec::new();
@@ -131,28 +130,26 @@ impl Stub {
         footprint::array::<Stub>(1)
             + self.outline.bytes()
             + self.summary.bytes()
-            + footprint::array::<(u16, Event)>(self.waiting.capacity() + self.events.capacity())
+            + footprint::array::<Event>(self.waiting.capacity() + self.events.capacity())
     }
 
     pub(super) fn take(&mut self, flow: &Flow, event: Event, is_linked: bool) {
-        self.outline.push(flow, 0, &event);
+        self.outline.push(flow, &event);
         if is_linked {
             self.outline.add_handover(Handover::from_elsewhere(event.span));
         }
         let span = event.span;
-        if !self.outline.may_have_waited(0, &event) {
+        if !self.outline.may_have_waited(&event) {
             self.summary.join(flow, &event, event.start);
-        } else if let Some(start) = self.outline.consumer_start(0, &event) {
+        } else if let Some(start) = self.outline.consumer_start(&event) {
             self.summary.join(flow, &event, start);
         } else {
-            self.waiting.push((0, event));
+            self.waiting.push(event);
         }
         let outline = &self.outline;
-        let has_come = |(member, consumer): &mut (u16, Event)| {
-            consumer.parent == span && !outline.took_up(*member, consumer)
-        };
-        for (member, consumer) in self.waiting.extract_if(.., has_come) {
-            let start = outline.consumer_start(member, &consumer).unwrap_or(consumer.start);
+        let has_come = |consumer: &mut Event| consumer.parent == span && !outline.took_up(consumer);
+        for consumer in self.waiting.extract_if(.., has_come) {
+            let start = outline.consumer_start(&consumer).unwrap_or(consumer.start);
             self.summary.join(flow, &consumer, start);
         }
         self.coarsened += self.summary.coarsen();
@@ -162,7 +159,7 @@ impl Stub {
     pub(super) fn absorb(&mut self, flow: &Flow, member: u16, other: Stub) {
         self.outline.absorb(member, &other.outline);
         self.summary.merge(flow, other.summary);
-        self.waiting.extend(other.waiting.into_iter().map(|(_, event)| (member, event)));
+        self.waiting.extend(other.waiting.into_iter().map(|event| Event { member, ..event }));
         self.exact = false;
         self.events = Vec::new();
         self.coarsened += other.coarsened + self.summary.coarsen();
@@ -181,12 +178,11 @@ impl Stub {
         };
         if longer {
             self.outline.replace(place, flow, event);
-            if let Some((_, awaited)) = self.waiting.iter_mut().find(|(_, known)| known.same_identity(event))
-            {
+            if let Some(awaited) = self.waiting.iter_mut().find(|known| known.same_identity(event)) {
                 *awaited = event.clone();
             } else if let Some(view) = event.facts.view(flow.id).filter(|_| node.counts) {
-                let may_have_waited = self.outline.may_have_waited(0, event);
-                let start = may_have_waited.then(|| self.outline.consumer_start(0, event)).flatten();
+                let may_have_waited = self.outline.may_have_waited(event);
+                let start = may_have_waited.then(|| self.outline.consumer_start(event)).flatten();
                 self.summary.join_again(flow, event, view, start.unwrap_or(event.start));
             }
         }
@@ -195,9 +191,9 @@ impl Stub {
 
     /// Joins the consumers that waited: those whose producer never came with their own start.
     pub(super) fn settle(&mut self, flow: &Flow) {
-        for (member, event) in std::mem::take(&mut self.waiting) {
-            let start = self.outline.consumer_start(member, &event);
-            let start = start.or_else(|| self.outline.start_by_parent(member, &event));
+        for event in std::mem::take(&mut self.waiting) {
+            let start = self.outline.consumer_start(&event);
+            let start = start.or_else(|| self.outline.start_by_parent(&event));
             self.summary.join(flow, &event, start.unwrap_or(event.start));
         }
     }
@@ -288,7 +284,7 @@ impl Stub {
             Outcome::Shared => self.stage_times(None),
             _ => observed_from.map_or_else(Vec::new, |start| self.stage_times(Some(start))),
         };
-        let (NamedPath { steps, skews, cycles }, path) = self.path(family, &flow, latency, bounds);
+        let (StagePath { steps, skews, cycles }, path) = self.path(family, &flow, latency, bounds);
         let skews = if outcome == Outcome::Shared { self.skews(family, &flow) } else { skews };
         let skews = self.told_apart(skews);
         let transitions = if observed_from.is_some() { self.outline.transitions(family) } else { Vec::new() };
@@ -302,6 +298,7 @@ impl Stub {
         let counts = self.counts();
         let weight = flow.sampling.weight(self.summary.threshold, || lot(&key));
         let (labels, label_conflict) = self.summary.labels.choose(&flow);
+        let stages_of_path = if steps.is_empty() { Vec::new() } else { self.stage_names() };
         let notes = Notes {
             events: counts.events,
             ignored: counts.ignored,
@@ -332,7 +329,7 @@ impl Stub {
             skews,
             due,
             notes,
-            detail: Detail { traces: ending.traces, events: self.events, steps },
+            detail: Detail { traces: ending.traces, stages: stages_of_path, events: self.events, steps },
         }
     }
 
@@ -355,26 +352,43 @@ impl Stub {
         flow: &Flow,
         latency: Latency,
         bounds: Extent,
-    ) -> (NamedPath, Vec<PathShare>) {
+    ) -> (StagePath, Vec<PathShare>) {
         match (latency, bounds) {
             (Latency::Unobserved, _) => Default::default(),
             (Latency::Finite(nanoseconds), Some((from, to))) if to.nanoseconds_since(from) == nanoseconds => {
                 let path = self.path_between(family, flow, from, to);
-                let shares = shares(&path.steps);
+                let shares = shares(&path.steps, |stage| self.stage(stage));
                 (path, shares)
             }
             // What never ended has no path; the time that passed is nobody's.
             (Latency::Finite(nanoseconds) | Latency::Infinite(nanoseconds), _) => {
-                (NamedPath::default(), unknown(nanoseconds))
+                (StagePath::default(), unknown(nanoseconds))
             }
         }
     }
 
-    fn path_between(&self, family: &Family, flow: &Flow, from: EventTime, to: EventTime) -> NamedPath {
+    fn path_between(&self, family: &Family, flow: &Flow, from: EventTime, to: EventTime) -> StagePath {
         if self.exact {
             self.outline.critical_path(family, flow, from, to)
         } else {
-            NamedPath { steps: self.summary.coarse_path(from, to), ..NamedPath::default() }
+            StagePath { steps: self.summary.coarse_path(from, to), ..StagePath::default() }
+        }
+    }
+
+    /// The name of a stage, as the steps of the critical path number it.
+    fn stage(&self, place: u16) -> Option<&Arc<str>> {
+        let place = usize::from(place);
+        match self.exact {
+            true => self.outline.stages().get(place),
+            false => self.summary.stages.get(place).map(|stage| &stage.name),
+        }
+    }
+
+    /// The names of all stages, likewise.
+    fn stage_names(&self) -> Vec<Arc<str>> {
+        match self.exact {
+            true => self.outline.stages().to_vec(),
+            false => self.summary.stages.iter().map(|stage| Arc::clone(&stage.name)).collect(),
         }
     }
 
@@ -392,7 +406,7 @@ impl Stub {
             }),
         };
         let mut stages: Vec<StageTime> = self.summary.stages.iter().map(time).collect();
-        stages.sort_by(|a, b| a.name.cmp(&b.name));
+        stages.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         stages
     }
 }

@@ -95,7 +95,19 @@ pub struct StageSummary {
     pub spans: bool,
 }
 
+impl StageSummary {
+    fn of(name: Arc<str>) -> Self {
+        StageSummary { name, intervals: Intervals::default(), spans: false }
+    }
+}
+
 impl Summary {
+    /// Of nothing, with the stages of the events that are to be joined.
+    pub(super) fn with_stages(stages: &[Arc<str>]) -> Self {
+        let stages = stages.iter().map(|name| StageSummary::of(Arc::clone(name))).collect();
+        Summary { stages, ..Summary::default() }
+    }
+
     /// What it takes in memory beside itself, in bytes.
     pub fn bytes(&self) -> usize {
         footprint::array::<StageSummary>(self.stages.capacity())
@@ -116,8 +128,22 @@ impl Summary {
         }
     }
 
+    /// The same for an event whose stage has this place among the stages.
+    pub(super) fn join_in(&mut self, flow: &Flow, event: &Event, start: EventTime, stage: u16) {
+        let view = event.facts.view(flow.id);
+        self.counts.add_seen(event, view.is_some());
+        if let Some(view) = view.filter(|_| !event.flags.has(Flags::IGNORED)) {
+            self.join_at(flow, event, view, start, usize::from(stage));
+        }
+    }
+
     /// Takes in an event that has been counted before: only the idempotent part.
     pub fn join_again(&mut self, flow: &Flow, event: &Event, view: &View, start: EventTime) {
+        let stage = self.stage(&view.stage);
+        self.join_at(flow, event, view, start, stage);
+    }
+
+    fn join_at(&mut self, flow: &Flow, event: &Event, view: &View, start: EventTime, stage: usize) {
         let start = start.clamp(event.start, event.end);
         self.extent = Some(match self.extent {
             None => (start, event.end),
@@ -134,7 +160,7 @@ impl Summary {
             }
         }
         self.threshold = self.threshold.max(event.facts.threshold);
-        let stage = self.stage(&view.stage);
+        let stage = &mut self.stages[stage];
         stage.intervals.add(start, event.end);
         stage.spans |= event.kind != Kind::Push;
         self.labels.join(flow, event, view);
@@ -150,6 +176,7 @@ impl Summary {
         self.end = self.end.max(other.end);
         for theirs in &other.stages {
             let stage = self.stage(&theirs.name);
+            let stage = &mut self.stages[stage];
             stage.spans |= theirs.spans;
             for &(start, end) in theirs.intervals.as_slice() {
                 stage.intervals.add(start, end);
@@ -160,30 +187,30 @@ impl Summary {
         self.threshold = self.threshold.max(other.threshold);
     }
 
-    fn stage(&mut self, name: &Arc<str>) -> &mut StageSummary {
+    /// The place of a stage, which is added if it is new.
+    fn stage(&mut self, name: &Arc<str>) -> usize {
         let known =
             self.stages.iter().position(|stage| Arc::ptr_eq(&stage.name, name) || stage.name == *name);
-        let index = known.unwrap_or_else(|| {
+        known.unwrap_or_else(|| {
             let has_room = self.stages.len() < Outline::MAX_STAGES;
             let name = if has_room { Arc::clone(name) } else { Arc::from(Outline::FURTHER_STAGES) };
             if self.stages.len() <= Outline::MAX_STAGES {
-                self.stages.push(StageSummary { name, intervals: Intervals::default(), spans: false });
+                self.stages.push(StageSummary::of(name));
             }
             self.stages.len() - 1
-        });
-        &mut self.stages[index]
+        })
     }
 
-    /// The critical path at the level of stages.
+    /// The critical path at the level of stages, which are places in `stages`.
     pub fn coarse_path(&self, from: EventTime, to: EventTime) -> Vec<PathStep> {
-        let mut stages: Vec<&StageSummary> = self.stages.iter().collect();
-        stages.sort_by(|a, b| a.name.cmp(&b.name));
-        let (mut intervals, mut names) = (Vec::new(), Vec::new());
-        for stage in stages {
-            intervals.extend_from_slice(stage.intervals.as_slice());
-            names.resize(intervals.len(), &stage.name);
+        let mut by_name: Vec<usize> = (0..self.stages.len()).collect();
+        by_name.sort_by(|&a, &b| self.stages[a].name.cmp(&self.stages[b].name));
+        let (mut intervals, mut stages) = (Vec::new(), Vec::new());
+        for stage in by_name {
+            intervals.extend_from_slice(self.stages[stage].intervals.as_slice());
+            stages.resize(intervals.len(), u16::try_from(stage).unwrap_or(PathStep::NOBODY));
         }
-        named(&coarse_path(&intervals, from, to).steps, |place| (names[place], None))
+        told(&coarse_path(&intervals, from, to).steps, |place| (stages[place], None))
     }
 
     /// Bounds the memory of a stub; returns how many gaps inside stages were lost.
@@ -192,31 +219,36 @@ impl Summary {
     }
 }
 
-/// The steps of a path with the names of their stages; `whose` tells the stage and the event of a place in the walk.
-pub fn named<'a>(steps: &[Step], whose: impl Fn(usize) -> (&'a Arc<str>, Option<usize>)) -> Vec<PathStep> {
-    let none = nobody();
-    let name = |step: &Step| {
+/// The steps of a path with their stages; `whose` tells the stage and the event of a place in the walk.
+pub fn told(steps: &[Step], whose: impl Fn(usize) -> (u16, Option<usize>)) -> Vec<PathStep> {
+    let tell = |step: &Step| {
         let ((stage, event), kind) = match step.spent {
             Spent::Working(place) => (whose(place), PathKind::Work),
             Spent::Waiting(place) => (whose(place), PathKind::Wait),
-            Spent::Unknown => ((&none, None), PathKind::Unknown),
+            Spent::Unknown => ((PathStep::NOBODY, None), PathKind::Unknown),
         };
-        PathStep { from: step.from, to: step.to, stage: Arc::clone(stage), kind, event }
+        PathStep { from: step.from, to: step.to, stage, kind, event }
     };
-    steps.iter().map(name).collect()
+    steps.iter().map(tell).collect()
 }
 
-/// Sums the steps of a path by stage and kind, in the order of the stages' names.
-pub fn shares(steps: &[PathStep]) -> Vec<PathShare> {
-    let mut sorted: Vec<&PathStep> = steps.iter().collect();
-    sorted.sort_by(|a, b| (&a.stage, a.kind).cmp(&(&b.stage, b.kind)));
-    let is_same = |a: &&PathStep, b: &&PathStep| a.kind == b.kind && a.stage == b.stage;
-    let share = |steps: &[&PathStep]| PathShare {
-        stage: Arc::clone(&steps[0].stage),
-        kind: steps[0].kind,
-        nanoseconds: steps.iter().map(|step| step.nanoseconds()).sum(),
+/// Sums the steps of a path by stage and kind, in the order of the stages' names; `stages` are those.
+pub fn shares<'s>(steps: &[PathStep], stages: impl Fn(u16) -> Option<&'s Arc<str>>) -> Vec<PathShare> {
+    let mut sums: Vec<(u16, PathKind, u64)> = Vec::with_capacity(4);
+    for step in steps {
+        match sums.iter_mut().find(|(stage, kind, _)| (*stage, *kind) == (step.stage, step.kind)) {
+            Some((.., sum)) => *sum += step.nanoseconds(),
+            None => sums.push((step.stage, step.kind, step.nanoseconds())),
+        }
+    }
+    let share = |(stage, kind, nanoseconds): (u16, PathKind, u64)| PathShare {
+        stage: stages(stage).map_or_else(nobody, Arc::clone),
+        kind,
+        nanoseconds,
     };
-    sorted.chunk_by(is_same).map(share).collect()
+    let mut shares: Vec<PathShare> = sums.into_iter().map(share).collect();
+    shares.sort_unstable_by(|a, b| (&a.stage, a.kind).cmp(&(&b.stage, b.kind)));
+    shares
 }
 
 /// The stage of what cannot be attributed.

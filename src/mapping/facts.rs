@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use dashmap::DashMap;
 
-use super::condition::{Condition, Path, PathTable, Slot, Slots, Value, ValueExpression, text_of};
+use super::condition::{Condition, Path, PathTable, Slot, Slots, ValueExpression, text_of};
 use crate::domain::event::{Facts, Matches, View};
 use crate::domain::footprint::Held;
 use crate::domain::ids::FlowId;
@@ -217,10 +217,9 @@ impl SpanRules {
         homes.into_iter()
     }
 
-    /// Whether a span with these values takes work off a queue, by the semantic conventions of messaging.
-    pub fn takes_message<'v>(&self, value: impl Fn(usize) -> Option<Value<'v>>) -> bool {
-        let mut operations = self.operations.iter().filter_map(|slot| value(slot.index()));
-        operations.any(|operation| matches!(&*text_of(operation), "receive" | "process"))
+    /// Where it says whether a span takes work off a queue, by the semantic conventions of messaging.
+    pub fn operations(&self) -> &[Slot] {
+        &self.operations
     }
 
     /// Sets the length in bytes to which label and stage values are cut.

@@ -157,6 +157,7 @@ pub fn map_push(
         kind: Kind::Push,
         flags,
         facts: facts.shared(),
+        member: 0,
     };
     Ok(MappedPush { incoming: Incoming::new(key(&flow, id), event), warnings, truncated })
 }

@@ -3,15 +3,16 @@
 //! Knows neither the encoding nor what becomes of the events. A span that cannot be right (no valid id, an end far
 //! from now) is refused alone, counted by reason.
 
+use std::borrow::Cow;
 use std::hash::BuildHasher;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::{Path, Slots, Value, text_of};
 use super::facts::{CACHED_BYTES, Interned, KeyRule, SpanRules};
 use super::otlp::{self, SpanFields, Text, TraceVisitor};
-use crate::domain::event::{Event, Flags, Incoming, Kind};
+use crate::domain::batch::Batch;
+use crate::domain::event::{Event, Flags, Kind};
 use crate::domain::ids::{FlowId, Key, SpanId, TraceId};
 use crate::domain::joining::Joint;
 use crate::domain::time::{EventTime, Now};
@@ -109,7 +110,7 @@ impl Rejection {
 #[derive(Debug, Default)]
 pub struct MappedSpans {
     /// The events and their instances.
-    pub events: Vec<Incoming>,
+    pub events: Batch,
     /// How many spans the request held.
     pub received: u64,
     /// Spans refused, by reason, without the reasons that did not occur.
@@ -171,7 +172,7 @@ impl<'r> SpanMapper<'r> {
 
     /// A mapper for one request that arrives at `now`.
     pub fn new(rules: &'r SpanRules, limits: TimeLimits, now: Now) -> Self {
-        let values = || Values::new(rules.paths().len(), rules.interned());
+        let values = || Values::new(rules.interned());
         SpanMapper {
             rules,
             limits: limits.around(now),
@@ -227,15 +228,23 @@ impl<'r> SpanMapper<'r> {
             .with(Flags::FORWARDS.when(kind == Kind::Producer && !self.links.is_empty()))
             .with(Flags::IGNORED.when(ignored));
         let span = SpanId(u64::from_be_bytes(id));
-        let event = Event { end, start, span, parent, kind, flags, facts };
+        let event = Event { end, start, span, parent, kind, flags, facts, member: 0 };
         Ok((TraceId(trace), event))
+    }
+
+    /// Whether the span takes work off a queue, by the semantic conventions of messaging.
+    fn takes_message(&self) -> bool {
+        let mut operations = self.rules.operations().iter().filter_map(|slot| self.span.get(slot.index()));
+        operations.any(|operation| {
+            matches!(operation, otlp::Value::Str(text) if matches!(text.as_bytes(), b"receive" | b"process"))
+        })
     }
 
     /// Hands an event over: to its trace, and as a copy to each flow that is `also` there.
     fn deliver(&mut self, trace: TraceId, event: Event) {
         let takes_work = event.kind == Kind::Consumer
             || !event.parent.is_some()
-            || (!self.links.is_empty() && self.rules.takes_message(|slot| self.span.get(slot)));
+            || (!self.links.is_empty() && self.takes_message());
         if !takes_work {
             self.links.clear();
         }
@@ -247,23 +256,30 @@ impl<'r> SpanMapper<'r> {
             self.mapped.overlong_keys += overlong;
             let joints = self.links.iter().cloned().chain(values).collect();
             let copy = Event { flags: event.flags.with(Flags::COPY), ..event.clone() };
-            self.mapped.events.push(Incoming { key: Key::Also { flow, trace }, event: copy, joints });
+            self.mapped.events.push(Key::Also { flow, trace }, copy, joints);
+        }
+        if self.links.is_empty() && self.rules.keys().is_empty() {
+            self.mapped.events.push(Key::Trace(trace), event, Box::default());
+            return;
         }
         let (values, overlong) =
             keys_of(self.rules, |key| !key.also, [&self.span, &self.scope, &self.resource]);
         self.mapped.overlong_keys += overlong;
-        let joints = self.links.drain(..).chain(values).collect();
-        self.mapped.events.push(Incoming { key: Key::Trace(trace), event, joints });
+        let joints = match (self.links.is_empty(), values.is_empty()) {
+            (true, true) => Box::default(),
+            _ => self.links.drain(..).chain(values).collect(),
+        };
+        self.mapped.events.push(Key::Trace(trace), event, joints);
     }
 
     /// What the rules say about the span whose attributes have been read.
     fn facts(&mut self, span: &SpanFields<'_>, kind: Kind, is_root: bool, threshold: u64) -> Interned {
         for (slot, path) in &self.rules.index().fields {
             match path {
-                Path::SpanName => self.span.set_text(*slot, span.name),
-                Path::SpanKind => self.span.set(*slot, Stored::Int(span.kind.into())),
-                Path::StatusCode => self.span.set(*slot, Stored::Int(span.status_code.into())),
-                Path::StatusMessage => self.span.set_text(*slot, span.status_message),
+                Path::SpanName => self.span.set(*slot, otlp::Value::Str(span.name)),
+                Path::SpanKind => self.span.set(*slot, otlp::Value::Int(span.kind.into())),
+                Path::StatusCode => self.span.set(*slot, otlp::Value::Int(span.status_code.into())),
+                Path::StatusMessage => self.span.set(*slot, otlp::Value::Str(span.status_message)),
                 Path::ResourceAttribute(_)
                 | Path::ScopeName
                 | Path::ScopeVersion
@@ -273,7 +289,7 @@ impl<'r> SpanMapper<'r> {
         let is_entry = is_root || matches!(kind, Kind::Server | Kind::Consumer);
         let all = [&self.resource, &self.scope, &self.span];
         let kind = SpanKind { scope: self.scopes, is_root, is_entry, threshold };
-        if all.iter().map(|values| values.interned.len()).sum::<usize>() > CACHED_BYTES {
+        if all.iter().map(|values| values.interned.0.len()).sum::<usize>() > CACHED_BYTES {
             return self.learn(kind, None);
         }
         let place = hash_of(&self.span.interned) as usize % self.lately.len();
@@ -287,7 +303,7 @@ impl<'r> SpanMapper<'r> {
         match &mut self.lately[place] {
             Some(lately) => {
                 lately.kind = kind;
-                lately.values.copy_from(&self.span.interned);
+                lately.values.0.clone_from(&self.span.interned.0);
                 lately.outcome = outcome.clone();
             }
             none => {
@@ -302,9 +318,8 @@ impl<'r> SpanMapper<'r> {
     fn write_fingerprint(&mut self, kind: SpanKind) {
         // No values begin like the end of the ones before them.
         let write = |values: &Values, fingerprint: &mut Vec<u8>| {
-            fingerprint.extend_from_slice(&values.interned.heads);
-            fingerprint.extend_from_slice(&END_OF_HEADS.to_le_bytes());
-            fingerprint.extend_from_slice(values.interned.texts.as_bytes());
+            fingerprint.extend_from_slice(&values.interned.0);
+            fingerprint.extend_from_slice(&END);
         };
         if self.shared.1 != self.scopes {
             self.fingerprint.clear();
@@ -320,9 +335,13 @@ impl<'r> SpanMapper<'r> {
 
     /// Asks the rules. `fingerprint` is not given for what is too long to be remembered.
     fn learn(&self, kind: SpanKind, fingerprint: Option<&[u8]>) -> Interned {
-        let all = [&self.span, &self.scope, &self.resource];
-        let values: Vec<Option<Value<'_>>> =
-            (0..self.rules.interned()).map(|slot| all.iter().find_map(|values| values.get(slot))).collect();
+        let mut read: Vec<Option<_>> = vec![None; self.rules.interned()];
+        for (slot, value) in
+            [&self.resource, &self.scope, &self.span].iter().flat_map(|all| all.interned.each())
+        {
+            read[slot] = Some(repaired(value));
+        }
+        let values: Vec<Option<Value<'_>>> = read.iter().map(|value| value.as_ref().map(compared)).collect();
         let slots = Slots { values: &values, is_root_span: kind.is_root };
         self.rules.learn(fingerprint, &slots, kind.is_entry, kind.threshold)
     }
@@ -339,7 +358,7 @@ impl TraceVisitor for SpanMapper<'_> {
     fn resource_attribute(&mut self, key: Text<'_>, value: otlp::Value<'_>) {
         if let Some(slot) = self.rules.index().resource_attribute(key.as_bytes()) {
             self.scopes += 1;
-            self.resource.set_value(slot, value);
+            self.resource.set(slot, value);
         }
     }
 
@@ -349,8 +368,8 @@ impl TraceVisitor for SpanMapper<'_> {
         self.scopes += 1;
         for (slot, path) in &self.rules.index().fields {
             match path {
-                Path::ScopeName => self.scope.set_text(*slot, name),
-                Path::ScopeVersion => self.scope.set_text(*slot, version),
+                Path::ScopeName => self.scope.set(*slot, otlp::Value::Str(name)),
+                Path::ScopeVersion => self.scope.set(*slot, otlp::Value::Str(version)),
                 _ => {}
             }
         }
@@ -358,7 +377,7 @@ impl TraceVisitor for SpanMapper<'_> {
 
     fn span_attribute(&mut self, key: Text<'_>, value: otlp::Value<'_>) {
         if let Some(slot) = self.rules.index().span_attribute(key.as_bytes()) {
-            self.span.set_value(slot, value);
+            self.span.set(slot, value);
         }
     }
 
@@ -390,7 +409,7 @@ const LATELY: usize = 32;
 
 /// Tells values apart well enough to find a place for each.
 fn hash_of(values: &Copied) -> u64 {
-    foldhash::fast::FixedState::default().hash_one((&*values.heads, &*values.texts))
+    foldhash::fast::FixedState::default().hash_one(&*values.0)
 }
 
 /// The longest value of a business key, as for the `id` of a push. Longer ones are not cut, for that would join what
@@ -405,8 +424,11 @@ fn keys_of(rules: &SpanRules, wanted: impl Fn(&KeyRule) -> bool, values: [&Value
     }
     let no_paths = Slots { values: &[], is_root_span: false };
     for key in rules.keys().iter().filter(|key| wanted(key)) {
+        let read =
+            key.value.slot().and_then(|slot| values.iter().find_map(|values| values.get(slot.index())));
+        let read = read.map(repaired);
         let value = match key.value.slot() {
-            Some(slot) => values.iter().find_map(|values| values.get(slot.index())),
+            Some(_) => read.as_ref().map(compared),
             None => key.value.value(&no_paths),
         };
         match value.map(text_of).filter(|value| !value.is_empty()) {
@@ -472,12 +494,9 @@ struct SpanKind {
     threshold: u64,
 }
 
-/// Values by slot, copied out of the request.
+/// Values copied out of the request.
 #[derive(Debug)]
 struct Values {
-    stored: Vec<Stored>,
-    /// Slots in use, so that clearing costs what was set.
-    used: Vec<usize>,
     /// The values that the interned outcome depends on.
     interned: Copied,
     /// How many slots these have; what comes behind is read for keys and links only.
@@ -486,158 +505,107 @@ struct Values {
     others: Copied,
 }
 
-/// Values as they came. No two sets of values look the same, though one set may look different when its values came in
-/// another order, or twice.
+/// Values as they came, one behind the other: of each its slot, its type and its length, then itself. No two sets of values
+/// look the same, though one set may look different when its values came in another order, or twice. Whether a text is
+/// UTF-8 is only asked when it is read.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Copied {
-    /// Of each value its slot, its type, and itself or its length; behind that bytes that are no text.
-    heads: Vec<u8>,
-    /// The texts one behind the other.
-    texts: String,
-}
+struct Copied(Vec<u8>);
 
-impl Copied {
-    fn clear(&mut self) {
-        self.heads.clear();
-        self.texts.clear();
-    }
-
-    fn len(&self) -> usize {
-        self.heads.len() + self.texts.len()
-    }
-
-    fn copy_from(&mut self, other: &Copied) {
-        self.heads.clone_from(&other.heads);
-        self.texts.clone_from(&other.texts);
-    }
-
-    fn add_head(&mut self, slot: usize, tag: u32, number: u64) {
-        let mut head = [0; 16];
-        head[..8].copy_from_slice(&(u64::from(slot as u32) | u64::from(tag) << 32).to_le_bytes());
-        head[8..].copy_from_slice(&number.to_le_bytes());
-        self.heads.extend_from_slice(&head);
-    }
-}
-
+/// What stands before each value.
+const HEAD_BYTES: usize = 8;
 /// Where the slot of one more value would stand.
-const END_OF_HEADS: u32 = u32::MAX;
-
-#[derive(Debug, Clone)]
-enum Stored {
-    None,
-    Str(Range<usize>),
-    Bytes(Range<usize>),
-    Bool(bool),
-    Int(i64),
-    Double(f64),
-    Other,
-}
+const END: [u8; HEAD_BYTES] = [0xff; HEAD_BYTES];
 
 /// The types of values; an empty text and empty bytes are not the same.
-const TEXT: u32 = 1;
-const BYTES: u32 = 2;
+const TEXT: u8 = 1;
+const BYTES: u8 = 2;
+const BOOL: u8 = 3;
+const INT: u8 = 4;
+const DOUBLE: u8 = 5;
+const OTHER: u8 = 6;
 
-impl Stored {
-    fn tag(&self) -> u32 {
-        match self {
-            Stored::None => 0,
-            Stored::Str(_) => TEXT,
-            Stored::Bytes(_) => BYTES,
-            Stored::Bool(_) => 3,
-            Stored::Int(_) => 4,
-            Stored::Double(_) => 5,
-            Stored::Other => 6,
+impl Copied {
+    fn add(&mut self, slot: usize, kind: u8, value: &[u8]) {
+        // Slots are few and values shorter than a request.
+        let head = slot as u64 & 0xff_ffff | u64::from(kind) << 24 | (value.len() as u64) << 32;
+        self.0.extend_from_slice(&head.to_le_bytes());
+        self.0.extend_from_slice(value);
+    }
+
+    fn add_value(&mut self, slot: usize, value: otlp::Value<'_>) {
+        match value {
+            otlp::Value::Str(text) => self.add(slot, TEXT, text.as_bytes()),
+            otlp::Value::Bytes(bytes) => self.add(slot, BYTES, bytes),
+            otlp::Value::Bool(value) => self.add(slot, BOOL, &[u8::from(value)]),
+            otlp::Value::Int(value) => self.add(slot, INT, &value.to_le_bytes()),
+            otlp::Value::Double(value) => self.add(slot, DOUBLE, &value.to_le_bytes()),
+            otlp::Value::Other => self.add(slot, OTHER, &[]),
         }
+    }
+
+    /// The slots and values in the order in which they came.
+    fn each(&self) -> impl Iterator<Item = (usize, otlp::Value<'_>)> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let (head, behind) = rest.split_first_chunk::<HEAD_BYTES>()?;
+            let head = u64::from_le_bytes(*head);
+            let (value, behind) = behind.split_at_checked((head >> 32) as usize)?;
+            rest = behind;
+            let number = || value.first_chunk().copied().unwrap_or_default();
+            let value = match (head >> 24) as u8 {
+                TEXT => otlp::Value::Str(Text::new(value)),
+                BYTES => otlp::Value::Bytes(value),
+                BOOL => otlp::Value::Bool(value == [1]),
+                INT => otlp::Value::Int(i64::from_le_bytes(number())),
+                DOUBLE => otlp::Value::Double(f64::from_le_bytes(number())),
+                _ => otlp::Value::Other,
+            };
+            Some(((head & 0xff_ffff) as usize, value))
+        })
+    }
+
+    /// The value of a slot; of several the last wins.
+    fn get(&self, slot: usize) -> Option<otlp::Value<'_>> {
+        self.each().filter(|(known, _)| *known == slot).last().map(|(_, value)| value)
     }
 }
 
 impl Values {
-    /// Values of so many slots, of which the first ones are interned.
-    fn new(slots: usize, interned: usize) -> Self {
-        let (used, copied) = (Vec::new(), Copied::default());
-        let stored = vec![Stored::None; slots];
-        Values { stored, used, interned: copied.clone(), interned_slots: interned, others: copied }
-    }
-
-    fn copied(&mut self, slot: usize) -> &mut Copied {
-        if slot < self.interned_slots { &mut self.interned } else { &mut self.others }
+    /// Values, of whose slots the first ones are interned.
+    fn new(interned_slots: usize) -> Self {
+        Values { interned: Copied::default(), interned_slots, others: Copied::default() }
     }
 
     fn clear(&mut self) {
-        for slot in self.used.drain(..) {
-            self.stored[slot] = Stored::None;
-        }
-        self.interned.clear();
-        self.others.clear();
+        self.interned.0.clear();
+        self.others.0.clear();
     }
 
-    /// Sets a slot to what is no text.
-    fn set(&mut self, slot: usize, value: Stored) {
-        let number = match value {
-            Stored::Bool(value) => u64::from(value),
-            Stored::Int(value) => value.cast_unsigned(),
-            Stored::Double(value) => value.to_bits(),
-            Stored::None | Stored::Str(_) | Stored::Bytes(_) | Stored::Other => 0,
-        };
-        self.copied(slot).add_head(slot, value.tag(), number);
-        self.put(slot, value);
+    fn set(&mut self, slot: usize, value: otlp::Value<'_>) {
+        let copied = if slot < self.interned_slots { &mut self.interned } else { &mut self.others };
+        copied.add_value(slot, value);
     }
 
-    /// Of several values for one attribute the last wins.
-    fn put(&mut self, slot: usize, value: Stored) {
-        if matches!(self.stored[slot], Stored::None) {
-            self.used.push(slot);
-        }
-        self.stored[slot] = value;
+    fn get(&self, slot: usize) -> Option<otlp::Value<'_>> {
+        if slot < self.interned_slots { self.interned.get(slot) } else { self.others.get(slot) }
     }
+}
 
-    fn set_text(&mut self, slot: usize, text: Text<'_>) {
-        let repaired;
-        let text = match std::str::from_utf8(text.as_bytes()) {
-            Ok(text) => text,
-            Err(_) => {
-                repaired = text.read();
-                &*repaired
-            }
-        };
-        let copied = self.copied(slot);
-        copied.add_head(slot, TEXT, text.len() as u64);
-        let start = copied.texts.len();
-        copied.texts.push_str(text);
-        let range = start..copied.texts.len();
-        self.put(slot, Stored::Str(range));
-    }
+/// A value with its text repaired where it is no UTF-8.
+fn repaired(value: otlp::Value<'_>) -> (otlp::Value<'_>, Cow<'_, str>) {
+    let text = if let otlp::Value::Str(text) = value { text.read() } else { Cow::Borrowed("") };
+    (value, text)
+}
 
-    fn set_value(&mut self, slot: usize, value: otlp::Value<'_>) {
-        let stored = match value {
-            otlp::Value::Str(text) => return self.set_text(slot, text),
-            otlp::Value::Bytes(bytes) => {
-                let copied = self.copied(slot);
-                copied.add_head(slot, BYTES, bytes.len() as u64);
-                let start = copied.heads.len();
-                copied.heads.extend_from_slice(bytes);
-                let range = start..copied.heads.len();
-                return self.put(slot, Stored::Bytes(range));
-            }
-            otlp::Value::Bool(value) => Stored::Bool(value),
-            otlp::Value::Int(value) => Stored::Int(value),
-            otlp::Value::Double(value) => Stored::Double(value),
-            otlp::Value::Other => Stored::Other,
-        };
-        self.set(slot, stored);
-    }
-
-    fn get(&self, slot: usize) -> Option<Value<'_>> {
-        let copied = if slot < self.interned_slots { &self.interned } else { &self.others };
-        Some(match &self.stored[slot] {
-            Stored::None => return None,
-            Stored::Str(range) => Value::Str(&copied.texts[range.clone()]),
-            Stored::Bytes(range) => Value::Bytes(&copied.heads[range.clone()]),
-            Stored::Bool(value) => Value::Bool(*value),
-            Stored::Int(value) => Value::Int(*value),
-            Stored::Double(value) => Value::Double(*value),
-            Stored::Other => Value::Other,
-        })
+/// The value as conditions compare it.
+fn compared<'v>((value, text): &'v (otlp::Value<'_>, Cow<'_, str>)) -> Value<'v> {
+    match value {
+        otlp::Value::Str(_) => Value::Str(text),
+        otlp::Value::Bytes(bytes) => Value::Bytes(bytes),
+        otlp::Value::Bool(value) => Value::Bool(*value),
+        otlp::Value::Int(value) => Value::Int(*value),
+        otlp::Value::Double(value) => Value::Double(*value),
+        otlp::Value::Other => Value::Other,
     }
 }
 

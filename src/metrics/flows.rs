@@ -3,12 +3,13 @@
 //! One set of family names serves all flows, told apart by the label `flow`; flows that pushes create have a
 //! histogram of their own name beside them, as the ancestor did.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::histogram::{Bounds, Histogram, Layout};
-use super::series::{Accumulate, Birth, SeriesLimits, SeriesMap, Shown};
+use super::series::{Accumulate, Birth, Hashed, SeriesLimits, SeriesMap, Shown};
 use super::snapshot::{Kind, Series, Value};
 use crate::domain::flow::{Flow, Labels, Origin};
 use crate::domain::labels::Label;
@@ -150,7 +151,7 @@ pub(super) struct Gauges {
     last_closed: AtomicU64,
 }
 
-/// What is recorded for each closed instance, under one lock that is taken once for each.
+/// What is recorded of closed instances, under one lock.
 #[derive(Debug)]
 struct Recorded {
     layout: Layout,
@@ -226,10 +227,13 @@ impl FlowMetrics {
         (count(&self.gauges.open), count(&self.gauges.overdue))
     }
 
-    /// Observes a closed instance.
-    pub(super) fn observe(&self, closed: &Closed, birth: Birth) {
+    /// Observes closed instances. Returns at how many of them that panicked, which costs no other one.
+    pub(super) fn observe(&self, closed: &[&Closed], birth: Birth) -> u64 {
         self.gauges.last_closed.fetch_max(birth.created.unix_nanoseconds(), Relaxed);
-        self.recorded().observe(&self.flow, closed, birth);
+        let mut recorded = self.recorded();
+        let mut observe =
+            |closed| catch_unwind(AssertUnwindSafe(|| recorded.observe(&self.flow, closed, birth)));
+        closed.iter().filter(|closed| observe(closed).is_err()).count() as u64
     }
 
     /// Moves series that nothing was added to for `idle` into the overflow. Returns how many.
@@ -338,7 +342,7 @@ impl FlowMetrics {
 
     /// Whether the stage stands among the flow's series.
     pub(super) fn knows_stage(&self, stage: &Arc<str>) -> bool {
-        self.recorded().offset.contains((), &stage_labels(stage))
+        self.recorded().offset.contains((), &Hashed::of(&stage_labels(stage)))
     }
 
     /// The flow itself.
@@ -367,7 +371,7 @@ impl Recorded {
     /// Creates the series whose labels are known in advance.
     fn initialise(&mut self, flow: &Flow, birth: Birth) {
         for stage in &flow.expect {
-            self.missing.get((), &stage_labels(stage), birth, || 0);
+            self.missing.get((), &Hashed::of(&stage_labels(stage)), birth, || 0);
         }
         let open_valued = match &flow.labels {
             Labels::Declared(rules) => !rules.is_empty(),
@@ -376,21 +380,22 @@ impl Recorded {
         if open_valued {
             return;
         }
+        let none = &Hashed::of(&[] as &[Label]);
         for outcome in [Outcome::Ok, Outcome::Error, Outcome::Incomplete] {
             let layout = &self.layout;
-            self.latency.get(outcome, &[], birth, || Histogram::new(layout));
+            self.latency.get(outcome, none, birth, || Histogram::new(layout));
         }
         for result in flow.slo.iter().flat_map(|_| [SloResult::Good, SloResult::Bad]) {
-            self.slo.get(result, &[], birth, || 0);
+            self.slo.get(result, none, birth, || 0);
         }
         for (outcome, reason) in possible_endings(flow) {
-            self.closed.get((outcome, reason), &[], birth, || 0);
+            self.closed.get((outcome, reason), none, birth, || 0);
         }
     }
 
     fn observe(&mut self, flow: &Flow, closed: &Closed, birth: Birth) {
         let weight = closed.weight;
-        let labels = closed.labels.as_slice();
+        let labels = &Hashed::of(closed.labels.as_slice());
         *self.closed.get((closed.outcome, closed.reason), labels, birth, || 0) += weight;
         if closed.latency != Latency::Unobserved {
             let layout = &self.layout;
@@ -413,7 +418,7 @@ impl Recorded {
         self.observe_stages(flow, closed, birth);
         self.observe_path(closed, birth);
         for stage in &closed.missing_stages {
-            *self.missing.get((), &stage_labels(stage), birth, || 0) += weight;
+            *self.missing.get((), &Hashed::of(&stage_labels(stage)), birth, || 0) += weight;
         }
     }
 
@@ -422,6 +427,7 @@ impl Recorded {
         let layout = &self.layout;
         for stage in &closed.stages {
             let labels = stage_labels(&stage.name);
+            let labels = Hashed::of(&labels);
             if let Some(offset) = stage.offset {
                 let histogram = self.offset.get((), &labels, birth, || Histogram::new(layout));
                 histogram.observe(Latency::Finite(offset), weight);
@@ -445,6 +451,7 @@ impl Recorded {
         let layout = &self.layout;
         for share in &closed.path {
             let labels = stage_labels(&share.stage);
+            let labels = Hashed::of(&labels);
             let time = self.path.get(share.kind, &labels, birth, || 0);
             *time += u128::from(share.nanoseconds) * u128::from(weight);
             if let Some(shares) = &mut self.path_share {
@@ -453,11 +460,14 @@ impl Recorded {
             }
         }
         for Transition { from, to, nanoseconds } in &closed.transitions {
-            let histogram = self.transition.get((), &pair_labels(from, to), birth, || Histogram::new(layout));
+            let histogram = self
+                .transition
+                .get((), &Hashed::of(&pair_labels(from, to)), birth, || Histogram::new(layout));
             histogram.observe(Latency::Finite(*nanoseconds), weight);
         }
         for Skew { from, to, nanoseconds, .. } in closed.skews.iter().filter(|skew| !skew.is_shared) {
-            let histogram = self.skew.get((), &pair_labels(from, to), birth, || Histogram::new(layout));
+            let histogram =
+                self.skew.get((), &Hashed::of(&pair_labels(from, to)), birth, || Histogram::new(layout));
             histogram.observe(Latency::Finite(*nanoseconds), weight);
         }
     }
@@ -563,15 +573,15 @@ fn counters<C: Copy + Eq + std::hash::Hash + Ord>(
     map.sorted(now.arrival).into_iter().map(show).collect()
 }
 
-fn stage_labels(stage: &Arc<str>) -> [Label; 1] {
+fn stage_labels(stage: &Arc<str>) -> [(&Arc<str>, &Arc<str>); 1] {
     static STAGE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("stage"));
-    [(Arc::clone(&STAGE), Arc::clone(stage))]
+    [(&STAGE, stage)]
 }
 
-fn pair_labels(from: &Arc<str>, to: &Arc<str>) -> [Label; 2] {
+fn pair_labels<'s>(from: &'s Arc<str>, to: &'s Arc<str>) -> [(&'s Arc<str>, &'s Arc<str>); 2] {
     static FROM: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("from"));
     static TO: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("to"));
-    [(Arc::clone(&FROM), Arc::clone(from)), (Arc::clone(&TO), Arc::clone(to))]
+    [(&FROM, from), (&TO, to)]
 }
 
 fn label(name: &str, value: &str) -> Label {

@@ -5,9 +5,9 @@
 //! series shows zero for one scrape interval, because a rate cannot see a first value, and its true value after that.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hash};
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -28,9 +28,51 @@ pub(super) enum Open {
     Overflow,
 }
 
+/// Names and values of open labels, wherever they are kept.
+pub(super) trait LabelSet {
+    /// Them, in their order.
+    fn pairs(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<str>)>;
+}
+
+impl LabelSet for [Label] {
+    fn pairs(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.iter().map(|(name, value)| (name, value))
+    }
+}
+
+impl<const N: usize> LabelSet for [(&Arc<str>, &Arc<str>); N] {
+    fn pairs(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.iter().copied()
+    }
+}
+
+/// Open labels with their hash: several families ask for the same ones.
+#[derive(Debug)]
+pub(super) struct Hashed<'l, L: ?Sized> {
+    labels: &'l L,
+    hash: u64,
+}
+
+impl<'l, L: LabelSet + ?Sized> Hashed<'l, L> {
+    pub(super) fn of(labels: &'l L) -> Self {
+        let mut hasher = HASHER.build_hasher();
+        labels.pairs().for_each(|pair| pair.hash(&mut hasher));
+        Hashed { labels, hash: hasher.finish() }
+    }
+}
+
+/// What strangers choose as labels is hashed with a random seed.
+static HASHER: LazyLock<foldhash::quality::RandomState> = LazyLock::new(Default::default);
+
 impl Open {
-    fn is(&self, labels: Option<&[Label]>) -> bool {
-        self.labels() == labels
+    fn is(&self, labels: Option<&(impl LabelSet + ?Sized)>) -> bool {
+        match (self, labels) {
+            (Open::Labels(known), Some(labels)) => {
+                known.len() == labels.pairs().len() && known.pairs().eq(labels.pairs())
+            }
+            (Open::Overflow, None) => true,
+            _ => false,
+        }
     }
 
     /// Their values; none of the overflow.
@@ -128,7 +170,6 @@ impl Accumulate for f64 {
 #[derive(Debug)]
 pub(super) struct SeriesMap<C, V> {
     series: HashTable<Entry<C, V>>,
-    hasher: foldhash::quality::RandomState,
     /// How many of them have open labels of their own, and how long these are together.
     own: usize,
     label_bytes: usize,
@@ -144,6 +185,8 @@ pub(super) struct SeriesMap<C, V> {
 
 #[derive(Debug)]
 struct Entry<C, V> {
+    /// Of its labels, closed and open.
+    hash: u64,
     closed: C,
     open: Open,
     /// Whether it is there whatever the limits: there are few of them.
@@ -166,101 +209,76 @@ pub(super) struct Shown<'m, C, V> {
 impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
     /// Without any series; each will take so many lines of the page.
     pub(super) fn new(limits: &SeriesLimits, lines_each: usize) -> Self {
-        let (series, hasher, values) = Default::default();
+        let (series, values) = Default::default();
         let limits = limits.clone();
-        SeriesMap {
-            series,
-            hasher,
-            own: 0,
-            label_bytes: 0,
-            limits,
-            lines_each,
-            values,
-            refused: 0,
-            wanted: None,
-        }
+        SeriesMap { series, own: 0, label_bytes: 0, limits, lines_each, values, refused: 0, wanted: None }
     }
 
     /// The value of a series, created if it is new; its zero is shown for a while then.
     pub(super) fn get(
         &mut self,
         closed: C,
-        labels: &[Label],
+        labels: &Hashed<'_, impl LabelSet + ?Sized>,
         birth: Birth,
         create: impl FnOnce() -> V,
     ) -> &mut V {
         // Without labels there is nothing to replace in the overflow.
-        if labels.is_empty() {
+        if labels.labels.pairs().len() == 0 {
             return self.keep(closed, labels, birth, create);
         }
-        let hash = self.hash(closed, Some(labels));
-        let is_known = self.series.find(hash, |entry| entry.is(closed, Some(labels))).is_some();
-        if !is_known && !self.admit(labels) {
+        let hash = hash_of(closed, Some(labels.hash));
+        let is_known = self.series.find(hash, |entry| entry.is(closed, Some(labels.labels))).is_some();
+        if !is_known && !self.admit(labels.labels) {
             self.wanted.get_or_insert_default().add(hash);
             self.refused += 1;
-            return self.entry(closed, None, false, birth, create);
+            let overflow = hash_of(closed, None);
+            return self.entry(overflow, closed, None::<&[Label]>, false, birth, create);
         }
-        self.entry_at(hash, closed, Some(labels), false, birth, create)
+        self.entry(hash, closed, Some(labels.labels), false, birth, create)
     }
 
     /// The value of a series that has room whatever the limits, for there are few like it, and that never expires.
     pub(super) fn keep(
         &mut self,
         closed: C,
-        labels: &[Label],
+        labels: &Hashed<'_, impl LabelSet + ?Sized>,
         birth: Birth,
         create: impl FnOnce() -> V,
     ) -> &mut V {
-        self.entry(closed, Some(labels), true, birth, create)
-    }
-
-    fn entry(
-        &mut self,
-        closed: C,
-        labels: Option<&[Label]>,
-        stays: bool,
-        birth: Birth,
-        create: impl FnOnce() -> V,
-    ) -> &mut V {
-        self.entry_at(self.hash(closed, labels), closed, labels, stays, birth, create)
+        let hash = hash_of(closed, Some(labels.hash));
+        self.entry(hash, closed, Some(labels.labels), true, birth, create)
     }
 
     /// The value of the series with this hash; without labels that of the overflow.
-    fn entry_at(
+    fn entry(
         &mut self,
         hash: u64,
         closed: C,
-        labels: Option<&[Label]>,
+        labels: Option<&(impl LabelSet + ?Sized)>,
         stays: bool,
         birth: Birth,
         create: impl FnOnce() -> V,
     ) -> &mut V {
-        let hasher = &self.hasher;
-        let rehash = |entry: &Entry<C, V>| hash_of(hasher, entry.closed, entry.open.labels());
         let is_it = |entry: &Entry<C, V>| entry.is(closed, labels);
         let new = || {
-            let open = labels.map_or(Open::Overflow, |labels| Open::Labels(labels.into()));
-            Entry { closed, open, stays, birth, touched: birth.now, value: create() }
+            let open = labels.map_or(Open::Overflow, |labels| Open::Labels(copy_of(labels)));
+            Entry { hash, closed, open, stays, birth, touched: birth.now, value: create() }
         };
-        let entry = self.series.entry(hash, is_it, rehash).or_insert_with(new).into_mut();
+        let entry = self.series.entry(hash, is_it, |entry| entry.hash).or_insert_with(new).into_mut();
         entry.touched = birth.now;
         &mut entry.value
     }
 
-    fn hash(&self, closed: C, labels: Option<&[Label]>) -> u64 {
-        hash_of(&self.hasher, closed, labels)
-    }
-
     /// Makes room for a new label set, if there is any.
-    fn admit(&mut self, labels: &[Label]) -> bool {
+    fn admit(&mut self, labels: &(impl LabelSet + ?Sized)) -> bool {
         let limit = self.limits.values_per_label;
-        let has_room = |(name, value): &Label| {
+        let has_room = |(name, value): (&Arc<str>, &Arc<str>)| {
             self.values.get(name).is_none_or(|known| known.contains(value) || known.len() < limit)
         };
         let bytes = self.label_bytes + length(labels);
         let is_full =
             self.own >= self.limits.series || bytes > self.limits.series.saturating_mul(LABEL_BYTES);
-        if is_full || !labels.iter().all(has_room) {
+        if is_full || !labels.pairs().all(has_room) {
             return false;
         }
         if self.limits.lines.as_ref().is_some_and(|lines| !lines.take(self.lines_each)) {
@@ -268,7 +286,7 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
         }
         self.own += 1;
         self.label_bytes = bytes;
-        for (name, value) in labels {
+        for (name, value) in labels.pairs() {
             self.values.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
         }
         true
@@ -296,11 +314,9 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
             }
         }
         let count = expired.len() as u64;
-        let hasher = &self.hasher;
-        let rehash = |entry: &Entry<C, V>| hash_of(hasher, entry.closed, entry.open.labels());
         for entry in expired {
-            let hash = hash_of(hasher, entry.closed, None);
-            match self.series.find_mut(hash, |known| known.is(entry.closed, None)) {
+            let hash = hash_of(entry.closed, None);
+            match self.series.find_mut(hash, |known| known.is(entry.closed, None::<&[Label]>)) {
                 Some(overflow) => {
                     let is_newer = entry.touched > overflow.touched;
                     overflow.value.add(&entry.value, is_newer);
@@ -309,8 +325,8 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
                 None => {
                     // It is shown at once: these observations have been seen, and sums over all series must not fall.
                     let birth = Birth { visible_from: birth.now, ..birth };
-                    let overflow = Entry { open: Open::Overflow, stays: true, birth, ..entry };
-                    self.series.insert_unique(hash, overflow, rehash);
+                    let overflow = Entry { hash, open: Open::Overflow, stays: true, birth, ..entry };
+                    self.series.insert_unique(hash, overflow, |entry| entry.hash);
                 }
             }
         }
@@ -318,9 +334,9 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
     }
 
     /// Whether the series exists by its own labels.
-    pub(super) fn contains(&self, closed: C, labels: &[Label]) -> bool {
-        let is_it = |entry: &Entry<C, V>| entry.is(closed, Some(labels));
-        self.series.find(self.hash(closed, Some(labels)), is_it).is_some()
+    pub(super) fn contains(&self, closed: C, labels: &Hashed<'_, impl LabelSet + ?Sized>) -> bool {
+        let is_it = |entry: &Entry<C, V>| entry.is(closed, Some(labels.labels));
+        self.series.find(hash_of(closed, Some(labels.hash)), is_it).is_some()
     }
 
     /// How many times a value went to the overflow series.
@@ -361,18 +377,22 @@ impl<C, V> Drop for SeriesMap<C, V> {
 }
 
 impl<C: Eq, V> Entry<C, V> {
-    fn is(&self, closed: C, labels: Option<&[Label]>) -> bool {
+    fn is(&self, closed: C, labels: Option<&(impl LabelSet + ?Sized)>) -> bool {
         self.closed == closed && self.open.is(labels)
     }
 }
 
-/// Of a series, or without labels of the overflow.
-fn hash_of(hasher: &impl BuildHasher, closed: impl Hash, labels: Option<&[Label]>) -> u64 {
-    hasher.hash_one((closed, labels))
+/// Of a series whose open labels have this hash, or of the overflow.
+fn hash_of(closed: impl Hash, labels: Option<u64>) -> u64 {
+    HASHER.hash_one((closed, labels))
 }
 
-fn length(labels: &[Label]) -> usize {
-    labels.iter().map(|(name, value)| name.len() + value.len()).sum()
+fn copy_of(labels: &(impl LabelSet + ?Sized)) -> Arc<[Label]> {
+    labels.pairs().map(|(name, value)| (Arc::clone(name), Arc::clone(value))).collect()
+}
+
+fn length(labels: &(impl LabelSet + ?Sized)) -> usize {
+    labels.pairs().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 #[cfg(test)]
@@ -405,7 +425,7 @@ mod tests {
     fn a_million_label_values_are_as_many_series_as_may_be_and_lose_no_count() {
         let mut map = map(100, 1000);
         for value in 0..1_000_000 {
-            *map.get((), &labels(&value.to_string(), "eu"), at(1), || 0) += 1;
+            *map.get((), &Hashed::of(&*labels(&value.to_string(), "eu")), at(1), || 0) += 1;
         }
         let series = map.sorted(Arrival::since_origin(Duration::MAX));
         assert_eq!(series.len(), 101);
@@ -421,7 +441,7 @@ mod tests {
         for (tenant, region) in
             [("a", "eu"), ("b", "eu"), ("c", "eu"), ("a", "us"), ("c", "us"), ("a", "asia")]
         {
-            *map.get((), &labels(tenant, region), at(1), || 0) += 1;
+            *map.get((), &Hashed::of(&*labels(tenant, region)), at(1), || 0) += 1;
         }
         assert_eq!(
             shown(&map),
@@ -440,7 +460,7 @@ mod tests {
         let mut map = map(4, 100);
         let long = "x".repeat(2 * LABEL_BYTES);
         for (tenant, region) in [("a", "eu"), (&long, "eu"), (&long, "us"), ("b", "eu")] {
-            *map.get((), &labels(tenant, region), at(1), || 0) += 1;
+            *map.get((), &Hashed::of(&*labels(tenant, region)), at(1), || 0) += 1;
         }
         let overflow = ("otel_metric_overflow=true".to_owned(), 1, 1);
         assert_eq!(shown(&map).len(), 4);
@@ -454,8 +474,8 @@ mod tests {
         let mut counters: SeriesMap<(), u64> = SeriesMap::new(&limits, 1);
         let mut histograms: SeriesMap<(), u64> = SeriesMap::new(&limits, 20);
         for tenant in ["a", "b", "c"] {
-            *histograms.get((), &labels(tenant, "eu"), at(1), || 0) += 1;
-            *counters.get((), &labels(tenant, "eu"), at(1), || 0) += 1;
+            *histograms.get((), &Hashed::of(&*labels(tenant, "eu")), at(1), || 0) += 1;
+            *counters.get((), &Hashed::of(&*labels(tenant, "eu")), at(1), || 0) += 1;
         }
         let overflow = ("otel_metric_overflow=true".to_owned(), 1, 1);
         assert_eq!((shown(&histograms).len(), shown(&histograms).last()), (3, Some(&overflow)));
@@ -471,10 +491,10 @@ mod tests {
     fn what_stays_needs_no_room_and_does_not_expire() {
         let mut map = map(1, 1);
         for value in ["a", "b", "c"] {
-            *map.keep((), &labels(value, "eu"), at(1), || 0) += 1;
+            *map.keep((), &Hashed::of(&*labels(value, "eu")), at(1), || 0) += 1;
         }
-        *map.get((), &[], at(1), || 0) += 1;
-        *map.get((), &labels("d", "us"), at(1), || 0) += 1;
+        *map.get((), &Hashed::of(&[] as &[Label]), at(1), || 0) += 1;
+        *map.get((), &Hashed::of(&*labels("d", "us")), at(1), || 0) += 1;
         assert_eq!((shown(&map).len(), map.refused()), (5, 0));
         assert_eq!(map.expire(at(100), Duration::from_secs(60)), 1, "d");
         assert_eq!(shown(&map).len(), 5, "with the overflow");
@@ -483,7 +503,7 @@ mod tests {
     #[test]
     fn what_expires_does_not_vanish_for_a_while() {
         let mut map = map(9, 9);
-        *map.get((), &labels("a", "eu"), at(1), || 0_u64) += 5;
+        *map.get((), &Hashed::of(&*labels("a", "eu")), at(1), || 0_u64) += 5;
         let later = Birth { visible_from: Arrival::since_origin(Duration::from_secs(85)), ..at(70) };
         assert_eq!(map.expire(later, Duration::from_secs(60)), 1);
         let series = map.sorted(Arrival::since_origin(Duration::from_secs(71)));
@@ -496,8 +516,8 @@ mod tests {
     #[test]
     fn the_last_value_of_several_series_is_that_of_the_last() {
         let mut map = map(1, 9);
-        *map.get((), &labels("a", "eu"), at(1), || 0.0) = 1.0;
-        *map.get((), &labels("b", "eu"), at(50), || 0.0) = 2.0;
+        *map.get((), &Hashed::of(&*labels("a", "eu")), at(1), || 0.0) = 1.0;
+        *map.get((), &Hashed::of(&*labels("b", "eu")), at(50), || 0.0) = 2.0;
         map.expire(at(62), Duration::from_secs(60));
         let series = map.sorted(Arrival::since_origin(Duration::MAX));
         assert_eq!(series.iter().map(|series| *series.value).collect::<Vec<_>>(), [2.0]);
@@ -506,15 +526,15 @@ mod tests {
     #[test]
     fn idle_series_go_into_the_overflow_and_come_back_at_zero() {
         let mut map = map(2, 2);
-        *map.get((), &labels("a", "eu"), at(1), || 0) += 5;
-        *map.get((), &labels("b", "eu"), at(50), || 0) += 1;
+        *map.get((), &Hashed::of(&*labels("a", "eu")), at(1), || 0) += 5;
+        *map.get((), &Hashed::of(&*labels("b", "eu")), at(50), || 0) += 1;
         assert_eq!(map.expire(at(70), Duration::from_secs(60)), 1);
-        *map.get((), &labels("b", "eu"), at(71), || 0) += 1;
-        *map.get((), &labels("c", "eu"), at(72), || 0) += 1;
+        *map.get((), &Hashed::of(&*labels("b", "eu")), at(71), || 0) += 1;
+        *map.get((), &Hashed::of(&*labels("c", "eu")), at(72), || 0) += 1;
         let before = ("otel_metric_overflow=true".to_owned(), 5, 70);
         assert_eq!(shown(&map).last(), Some(&before));
         assert_eq!(map.expire(at(131), Duration::from_secs(60)), 1, "b is idle, c is not");
-        *map.get((), &labels("a", "eu"), at(132), || 0) += 1;
+        *map.get((), &Hashed::of(&*labels("a", "eu")), at(132), || 0) += 1;
         assert_eq!(
             shown(&map),
             [

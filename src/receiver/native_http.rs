@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Receiver, ReceiverLimits, Refusal, add_remedy, body, run};
+use crate::domain::batch::Batch;
 use crate::domain::event::Incoming;
 use crate::domain::time::Now;
 use crate::mapping::push::{MappedPush, PushError, map_push};
@@ -187,7 +188,7 @@ fn map(pipeline: &Pipeline, in_force: &InForce, push: &Value, now: Now) -> Resul
 /// The pushes of one request.
 #[derive(Debug, Default)]
 struct Gathered {
-    events: Vec<Incoming>,
+    events: Batch,
     refused: u64,
     truncated: u64,
     warnings: BTreeMap<&'static str, u64>,
@@ -196,7 +197,8 @@ struct Gathered {
 impl Gathered {
     /// Adds a push; returns its warnings.
     fn take(&mut self, mapped: MappedPush) -> Vec<String> {
-        self.events.push(mapped.incoming);
+        let Incoming { key, event, joints } = mapped.incoming;
+        self.events.push(key, event, joints);
         self.truncated += mapped.truncated;
         let count = |(kind, message)| {
             *self.warnings.entry(kind).or_default() += 1;

@@ -71,7 +71,7 @@ impl Recording {
             self.received.sampled += mapped.sampled;
             self.received.overlong_keys += mapped.overlong_keys;
             self.received.rejected.extend(mapped.rejected.iter().map(|(why, count)| (why.as_str(), *count)));
-            self.events.extend(mapped.events);
+            self.events.extend(mapped.events.into_incoming());
             progress(&file);
         }
         Ok(())
@@ -102,7 +102,8 @@ impl Recording {
             sweep_until(pipeline, now.arrival, &clock);
             // Nothing else takes events in, and the pipeline has not been closed.
             let (all, transport) = (std::mem::take(&mut received), Transport::HttpJson);
-            let _conflicts = pipeline.ingest(&pipeline.in_force(), transport, &all, batch, now);
+            let _conflicts =
+                pipeline.ingest(&pipeline.in_force(), transport, &all, batch.into_iter().collect(), now);
             progress(1.0 - rest.len() as f64 / total as f64);
         }
         sweep_until(pipeline, Arrival::since_origin(Duration::MAX), &clock);

@@ -148,7 +148,7 @@ impl World {
         }
         let mapped = mapper.finish();
         assert_eq!(mapped.rejected, []);
-        self.ingest(mapped.events)
+        self.ingest(mapped.events.into_incoming().collect())
     }
 
     /// One request with these pushes.
@@ -162,7 +162,7 @@ impl World {
     pub fn ingest(&mut self, events: Vec<Incoming>) -> &mut Self {
         let home = |incoming: &&Incoming| !incoming.event.flags.has(Flags::COPY);
         self.received += events.iter().filter(home).count() as u64;
-        let effects = self.aggregator.ingest(events, self.now().arrival, &self.catalog);
+        let effects = self.aggregator.ingest(events.into_iter().collect(), self.now().arrival, &self.catalog);
         self.take(effects);
         self
     }
