@@ -192,8 +192,9 @@ impl Slot {
 /// What a request brings to one instance.
 #[derive(Debug)]
 struct Brought<'a> {
-    /// Each with the hash of the instance's key.
-    runs: &'a [(u64, Run)],
+    runs: &'a [Run],
+    /// Which of the runs are its own, each with the hash of its key.
+    places: &'a [(u64, usize)],
     events: &'a mut Events,
     /// How many events have been taken out that are counted here.
     taken: u64,
@@ -201,15 +202,18 @@ struct Brought<'a> {
 
 impl Brought<'_> {
     fn count(&self) -> usize {
-        self.runs.iter().map(|(_, run)| run.length).sum()
+        self.places.iter().map(|(_, place)| self.runs[*place].length).sum()
     }
 
     /// Takes out each event in turn, with what it says about where its trace belongs.
     fn each(&mut self, mut take: impl FnMut(Event, &[Joint])) {
-        for place in self.runs.iter().flat_map(|(_, run)| run.first..run.first + run.length) {
-            if let Some((event, joints)) = self.events.take(place) {
-                self.taken += u64::from(!event.flags.has(Flags::COPY));
-                take(event, joints);
+        let Brought { runs, places, events, taken } = self;
+        for run in places.iter().map(|(_, place)| &runs[*place]) {
+            for place in run.first..run.first + run.length {
+                if let Some((event, joints)) = events.take(place) {
+                    *taken += u64::from(!event.flags.has(Flags::COPY));
+                    take(event, joints);
+                }
             }
         }
     }
@@ -307,10 +311,10 @@ impl Aggregator {
         let mut effects = Effects::default();
         let (mut due, mut targets) = (Vec::new(), Vec::new());
         let (runs, mut events) = batch.into_parts();
-        let runs = self.by_hash(runs);
-        for same in runs.chunk_by(|a, b| a.0 == b.0 && a.1.key == b.1.key) {
-            let (hash, key) = (same[0].0, &same[0].1.key);
-            let mut brought = Brought { runs: same, events: &mut events, taken: 0 };
+        let order = self.by_hash(&runs);
+        for same in order.chunk_by(|a, b| a.0 == b.0 && runs[a.1].key == runs[b.1].key) {
+            let (hash, key) = (same[0].0, &runs[same[0].1].key);
+            let mut brought = Brought { runs: &runs, places: same, events: &mut events, taken: 0 };
             let counted = effects.counted();
             let applied = attempt(|| {
                 let wake = self.apply(key, hash, &mut brought, now, rules, &mut effects, &mut targets);
@@ -340,11 +344,13 @@ impl Aggregator {
         effects
     }
 
-    /// The runs with the hashes of their keys, those of one instance side by side and in the order in which they came.
-    fn by_hash(&self, runs: Vec<Run>) -> Vec<(u64, Run)> {
-        let mut runs: Vec<(u64, Run)> = runs.into_iter().map(|run| (self.hash(&run.key), run)).collect();
-        runs.sort_unstable_by_key(|(hash, run)| (*hash, run.first));
-        runs
+    /// The places of the runs with the hashes of their keys, those of one instance side by side and in the order in which
+    /// they came.
+    fn by_hash(&self, runs: &[Run]) -> Vec<(u64, usize)> {
+        let hashed = runs.iter().enumerate().map(|(place, run)| (self.hash(&run.key), place));
+        let mut order: Vec<(u64, usize)> = hashed.collect();
+        order.sort_unstable();
+        order
     }
 
     /// Records the events of one instance; returns when to look at it, if that is sooner than planned. What it newly

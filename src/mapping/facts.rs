@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use dashmap::DashMap;
 
-use super::condition::{Condition, Path, PathTable, Slot, Slots, ValueExpression, text_of};
+use super::condition::{Condition, Path, PathTable, Question, Slot, Slots, ValueExpression, text_of};
 use crate::domain::event::{Facts, Matches, View};
 use crate::domain::footprint::Held;
 use crate::domain::ids::FlowId;
@@ -28,6 +28,8 @@ pub struct SpanRules {
     /// How many of the paths the interned outcome depends on; what comes behind is read for keys and links only.
     interned: usize,
     operations: Vec<Slot>,
+    /// By the paths that the interned outcome depends on: what is asked about the value, where it matters for nothing else.
+    questions: Vec<Option<Box<[Question]>>>,
     index: PathIndex,
     /// Label and stage values are cut to this many bytes.
     value_bytes: usize,
@@ -77,6 +79,9 @@ fn find(lengths: &[Vec<(Box<str>, usize)>], key: &[u8]) -> Option<usize> {
     let known = lengths.get(key.len())?.iter().find(|(known, _)| known.as_bytes() == key);
     known.map(|(_, slot)| *slot)
 }
+
+/// With more questions a value is kept as it is: the answers are kept as bits.
+const MAX_QUESTIONS: usize = 64;
 
 /// Facts and whether an `ignore` condition holds.
 pub type Interned = (Arc<Facts>, bool);
@@ -171,6 +176,7 @@ impl SpanRules {
             keys: Vec::new(),
             interned: 0,
             operations: Vec::new(),
+            questions: Vec::new(),
             index: PathIndex::default(),
             value_bytes: 256,
             cache: DashMap::default(),
@@ -184,6 +190,7 @@ impl SpanRules {
         read: impl FnOnce(&mut PathTable) -> Result<Vec<KeyRule>, E>,
     ) -> Result<Self, E> {
         self.interned = self.table.paths().len();
+        self.questions = self.find_questions();
         self.keys = read(&mut self.table)?;
         // Current and former name (OpenTelemetry semantic conventions 1.26 renamed it).
         self.operations = ["messaging.operation.type", "messaging.operation"]
@@ -191,6 +198,37 @@ impl SpanRules {
             .into();
         self.index = PathIndex::of(self.table.paths());
         Ok(self)
+    }
+
+    /// What is asked about each value that is only asked about. Paths and the like are of endless variety, and it would be
+    /// of no use to tell spans apart by them.
+    fn find_questions(&self) -> Vec<Option<Box<[Question]>>> {
+        let mut questions: Vec<Option<Vec<Question>>> = vec![Some(Vec::new()); self.interned];
+        let built_in = self.built_in.iter();
+        let read =
+            built_in.flat_map(|built_in| [built_in.name, built_in.route].into_iter().chain(built_in.methods));
+        let values = self.flows.iter().flat_map(|rule| rule.stage.iter().chain(&rule.labels));
+        let read = read.chain(values.filter_map(ValueExpression::slot)).chain([self.service, self.name]);
+        read.for_each(|slot| questions[slot.index()] = None);
+        let of_flows = self.flows.iter().flat_map(|rule| {
+            let single = [&rule.matches, &rule.start, &rule.error_if];
+            single.into_iter().chain(&rule.ends).flatten()
+        });
+        for condition in of_flows.chain(&self.ignore) {
+            condition.questions(&mut |slot, question| {
+                let known = &mut questions[slot.index()];
+                match (known.as_mut(), question) {
+                    (Some(all), Some(question)) if all.len() < MAX_QUESTIONS => all.push(question),
+                    _ => *known = None,
+                }
+            });
+        }
+        questions.into_iter().map(|questions| questions.map(Vec::into_boxed_slice)).collect()
+    }
+
+    /// What is asked about the value of an interned slot, if it matters for nothing else.
+    pub fn questions(&self, slot: usize) -> Option<&[Question]> {
+        self.questions.get(slot)?.as_deref()
     }
 
     /// Where the paths are.

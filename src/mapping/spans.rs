@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::condition::{Path, Slots, Value, text_of};
+use super::condition::{Path, Question, Slots, Value, text_of};
 use super::facts::{CACHED_BYTES, Interned, KeyRule, SpanRules};
 use super::otlp::{self, SpanFields, Text, TraceVisitor};
 use crate::domain::batch::Batch;
@@ -276,10 +276,14 @@ impl<'r> SpanMapper<'r> {
     fn facts(&mut self, span: &SpanFields<'_>, kind: Kind, is_root: bool, threshold: u64) -> Interned {
         for (slot, path) in &self.rules.index().fields {
             match path {
-                Path::SpanName => self.span.set(*slot, otlp::Value::Str(span.name)),
-                Path::SpanKind => self.span.set(*slot, otlp::Value::Int(span.kind.into())),
-                Path::StatusCode => self.span.set(*slot, otlp::Value::Int(span.status_code.into())),
-                Path::StatusMessage => self.span.set(*slot, otlp::Value::Str(span.status_message)),
+                Path::SpanName => self.span.set(*slot, otlp::Value::Str(span.name), self.rules),
+                Path::SpanKind => self.span.set(*slot, otlp::Value::Int(span.kind.into()), self.rules),
+                Path::StatusCode => {
+                    self.span.set(*slot, otlp::Value::Int(span.status_code.into()), self.rules)
+                }
+                Path::StatusMessage => {
+                    self.span.set(*slot, otlp::Value::Str(span.status_message), self.rules)
+                }
                 Path::ResourceAttribute(_)
                 | Path::ScopeName
                 | Path::ScopeVersion
@@ -336,10 +340,10 @@ impl<'r> SpanMapper<'r> {
     /// Asks the rules. `fingerprint` is not given for what is too long to be remembered.
     fn learn(&self, kind: SpanKind, fingerprint: Option<&[u8]>) -> Interned {
         let mut read: Vec<Option<_>> = vec![None; self.rules.interned()];
-        for (slot, value) in
-            [&self.resource, &self.scope, &self.span].iter().flat_map(|all| all.interned.each())
-        {
-            read[slot] = Some(repaired(value));
+        for values in [&self.resource, &self.scope, &self.span] {
+            for (slot, value) in values.interned.each().chain(values.asked.each()) {
+                read[slot] = Some(repaired(value));
+            }
         }
         let values: Vec<Option<Value<'_>>> = read.iter().map(|value| value.as_ref().map(compared)).collect();
         let slots = Slots { values: &values, is_root_span: kind.is_root };
@@ -358,7 +362,7 @@ impl TraceVisitor for SpanMapper<'_> {
     fn resource_attribute(&mut self, key: Text<'_>, value: otlp::Value<'_>) {
         if let Some(slot) = self.rules.index().resource_attribute(key.as_bytes()) {
             self.scopes += 1;
-            self.resource.set(slot, value);
+            self.resource.set(slot, value, self.rules);
         }
     }
 
@@ -368,8 +372,8 @@ impl TraceVisitor for SpanMapper<'_> {
         self.scopes += 1;
         for (slot, path) in &self.rules.index().fields {
             match path {
-                Path::ScopeName => self.scope.set(*slot, otlp::Value::Str(name)),
-                Path::ScopeVersion => self.scope.set(*slot, otlp::Value::Str(version)),
+                Path::ScopeName => self.scope.set(*slot, otlp::Value::Str(name), self.rules),
+                Path::ScopeVersion => self.scope.set(*slot, otlp::Value::Str(version), self.rules),
                 _ => {}
             }
         }
@@ -377,7 +381,7 @@ impl TraceVisitor for SpanMapper<'_> {
 
     fn span_attribute(&mut self, key: Text<'_>, value: otlp::Value<'_>) {
         if let Some(slot) = self.rules.index().span_attribute(key.as_bytes()) {
-            self.span.set(slot, value);
+            self.span.set(slot, value, self.rules);
         }
     }
 
@@ -503,6 +507,8 @@ struct Values {
     interned_slots: usize,
     /// Those.
     others: Copied,
+    /// Interned values of which the outcome depends on answers only: themselves, for whoever has to find it out.
+    asked: Copied,
 }
 
 /// Values as they came, one behind the other: of each its slot, its type and its length, then itself. No two sets of values
@@ -523,6 +529,8 @@ const BOOL: u8 = 3;
 const INT: u8 = 4;
 const DOUBLE: u8 = 5;
 const OTHER: u8 = 6;
+/// Answers instead of a value, a bit each.
+const ANSWERS: u8 = 7;
 
 impl Copied {
     fn add(&mut self, slot: usize, kind: u8, value: &[u8]) {
@@ -573,17 +581,28 @@ impl Copied {
 impl Values {
     /// Values, of whose slots the first ones are interned.
     fn new(interned_slots: usize) -> Self {
-        Values { interned: Copied::default(), interned_slots, others: Copied::default() }
+        let copied = Copied::default;
+        Values { interned: copied(), interned_slots, others: copied(), asked: copied() }
     }
 
     fn clear(&mut self) {
         self.interned.0.clear();
         self.others.0.clear();
+        self.asked.0.clear();
     }
 
-    fn set(&mut self, slot: usize, value: otlp::Value<'_>) {
-        let copied = if slot < self.interned_slots { &mut self.interned } else { &mut self.others };
-        copied.add_value(slot, value);
+    fn set(&mut self, slot: usize, value: otlp::Value<'_>, rules: &SpanRules) {
+        if slot >= self.interned_slots {
+            self.others.add_value(slot, value);
+        } else if let Some(questions) = rules.questions(slot) {
+            self.asked.add_value(slot, value);
+            let read = repaired(value);
+            let bit = |(bit, question): (usize, &Question)| u64::from(question.holds(compared(&read))) << bit;
+            let answers = questions.iter().enumerate().map(bit).fold(0, |answers, bit| answers | bit);
+            self.interned.add(slot, ANSWERS, &answers.to_le_bytes());
+        } else {
+            self.interned.add_value(slot, value);
+        }
     }
 
     fn get(&self, slot: usize) -> Option<otlp::Value<'_>> {
@@ -612,6 +631,58 @@ fn compared<'v>((value, text): &'v (otlp::Value<'_>, Cow<'_, str>)) -> Value<'v>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::event::Facts;
+    use crate::domain::time::Arrival;
+    use crate::mapping::flows::{Defaults, FlowConfig, compile};
+
+    /// The facts of spans with these values of `url.path`, by rules that read and ask about it as written.
+    fn facts_of(flows: &str, ignore: &str, paths: &[&str]) -> Vec<(Arc<Facts>, bool)> {
+        let configs: Vec<FlowConfig> = serde_saphyr::from_str(flows).expect("flows");
+        let compiled = compile(&configs, &Defaults::default(), &[ignore.to_owned()], true).expect("rules");
+        let limits = TimeLimits { max_future: Duration::MAX, max_past: Duration::MAX };
+        let mut mapper = SpanMapper::new(
+            &compiled.rules,
+            limits,
+            Now { arrival: Arrival::ORIGIN, wall: EventTime::EPOCH },
+        );
+        mapper.resource();
+        mapper.scope(Text::default(), Text::default());
+        for path in paths {
+            mapper.span_attribute(Text::from("url.path"), otlp::Value::Str(Text::from(*path)));
+            mapper.span(SpanFields { trace_id: &[1; 16], span_id: &[1; 8], ..SpanFields::default() });
+        }
+        let events = mapper.finish().events.into_incoming();
+        let said = |event: Event| (Arc::clone(&event.facts), event.flags.has(Flags::IGNORED));
+        events.map(|incoming| said(incoming.event)).collect()
+    }
+
+    #[test]
+    fn values_that_conditions_only_ask_about_do_not_tell_spans_apart() {
+        const HEALTH: &str = r#"IsMatch(span.attributes["url.path"], "^/health$")"#;
+        const ORDERS: &str = r#"[{name: orders, match: '"/orders/4" < span.attributes["url.path"]'}]"#;
+        let paths = ["/orders/1", "/orders/2", "/health", "/orders/5", "/orders/6", "/health"];
+        let facts = facts_of(ORDERS, HEALTH, &paths);
+        let same = |a: usize, b: usize| Arc::ptr_eq(&facts[a].0, &facts[b].0);
+        assert!(same(0, 1) && same(3, 4) && same(2, 5));
+        assert!(!same(0, 2) && !same(0, 3) && !same(2, 3));
+        assert_eq!(
+            facts.iter().map(|(_, ignored)| *ignored).collect::<Vec<_>>(),
+            [false, false, true, false, false, true]
+        );
+        let taken = |facts: &Facts| facts.matches.first.is_some_and(|flow| flow.place == 0);
+        assert_eq!([0, 3].map(|place| taken(&facts[place].0)), [false, true]);
+    }
+
+    #[test]
+    fn values_that_are_read_or_compared_with_others_tell_spans_apart() {
+        const NEVER: &str = r#"span.attributes["url.path"] == span.name"#;
+        const LABEL: &str = r#"[{name: orders, labels: {path: 'span.attributes["url.path"]'}}]"#;
+        for (flows, ignore) in [("[]", NEVER), (LABEL, r#"span.name == "x""#)] {
+            let facts = facts_of(flows, ignore, &["/1", "/2", "/1"]);
+            assert!(!Arc::ptr_eq(&facts[0].0, &facts[1].0), "{flows} {ignore}");
+            assert!(Arc::ptr_eq(&facts[0].0, &facts[2].0), "{flows} {ignore}");
+        }
+    }
 
     #[test]
     fn a_sampling_threshold_is_found_among_other_vendors_state() {

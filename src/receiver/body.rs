@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
@@ -46,7 +46,7 @@ pub(super) async fn read(
             return Err(refusal);
         }
     };
-    let (bytes, reserved) = collect(body, limits.request_bytes, limits).await?;
+    let (bytes, reserved) = collect(body, false, limits.request_bytes, limits).await?;
     Ok(Content { bytes, encoding, limit: limits.request_bytes, reserved }.inflated_if_small())
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn read_message(
     limits: &ReceiverLimits,
 ) -> Result<Content, Refusal> {
     let limit = limits.request_bytes;
-    let (mut bytes, reserved) = collect(body, limit.saturating_add(FRAME_HEADER), limits).await?;
+    let (mut bytes, reserved) = collect(body, true, limit.saturating_add(FRAME_HEADER), limits).await?;
     let undecodable = |what: &str| Refusal::Undecodable(format!("no gRPC message: {what}"));
     let Some((&[flag, a, b, c, d], message)) = bytes.split_first_chunk() else {
         return Err(undecodable("the body is shorter than the header of a frame"));
@@ -118,6 +118,7 @@ impl Content {
 
 async fn collect(
     mut body: Body,
+    is_framed: bool,
     limit: usize,
     limits: &ReceiverLimits,
 ) -> Result<(Bytes, Reserved), Refusal> {
@@ -137,10 +138,13 @@ async fn collect(
             // Most bodies come in one piece, which need not be copied.
             if collected.is_empty() && more.is_empty() {
                 collected = data;
-            } else {
-                more.extend_from_slice(&std::mem::take(&mut collected));
-                more.extend_from_slice(&data);
+                continue;
             }
+            if more.is_empty() {
+                more.reserve(announced(&collected, &body, is_framed));
+            }
+            more.extend_from_slice(&std::mem::take(&mut collected));
+            more.extend_from_slice(&data);
         }
         Ok(if more.is_empty() { collected } else { more.freeze() })
     };
@@ -155,6 +159,17 @@ async fn collect(
             Err(refusal)
         }
     }
+}
+
+/// The length of a body whose client has announced it, by the length of an HTTP body or in the header of a gRPC frame at its
+/// beginning, as far as that is believed before it is there.
+fn announced(begin: &[u8], rest: &Body, is_framed: bool) -> usize {
+    const BELIEVED_BYTES: usize = 1024 * 1024;
+    let header = begin.first_chunk::<FRAME_HEADER>().filter(|_| is_framed);
+    let framed = header
+        .map(|&[_, a, b, c, d]| (u32::from_be_bytes([a, b, c, d]) as usize).saturating_add(FRAME_HEADER));
+    let counted = rest.size_hint().exact().map(|rest| begin.len().saturating_add(rest as usize));
+    framed.or(counted).unwrap_or(0).min(BELIEVED_BYTES)
 }
 
 /// Reads what is refused, for some time, while its client is told so.

@@ -159,6 +159,36 @@ impl Test {
     }
 }
 
+impl Test {
+    /// Calls `found` with each slot in it, and with the test of that slot's value alone, in which the slot is the first one;
+    /// `None` where the value is compared with another one.
+    pub(super) fn each_slot(&self, found: &mut impl FnMut(Slot, Option<Test>)) {
+        let alone = Operand::Slot(Slot::FIRST);
+        match self {
+            Self::Constant(_) | Self::RootSpan => {}
+            Self::Flag(slot) => found(*slot, Some(Self::Flag(Slot::FIRST))),
+            Self::Matches(slot, regex) => found(*slot, Some(Self::Matches(Slot::FIRST, regex.clone()))),
+            Self::Compare(Operand::Slot(slot), comparison, literal @ Operand::Literal(_)) => {
+                found(*slot, Some(Self::Compare(alone, *comparison, literal.clone())));
+            }
+            Self::Compare(literal @ Operand::Literal(_), comparison, Operand::Slot(slot)) => {
+                found(*slot, Some(Self::Compare(literal.clone(), *comparison, alone)));
+            }
+            Self::Compare(left, _, right) => {
+                for operand in [left, right] {
+                    match operand {
+                        Operand::Slot(slot) => found(*slot, None),
+                        Operand::Literal(_) => {}
+                        Operand::Test(test) => test.each_slot(found),
+                    }
+                }
+            }
+            Self::Not(test) => test.each_slot(found),
+            Self::All(tests) | Self::Any(tests) => tests.iter().for_each(|test| test.each_slot(found)),
+        }
+    }
+}
+
 /// Numbers, booleans and bytes match by their text; nil, arrays and maps never match.
 fn matches(value: Option<Value<'_>>, regex: &Regex) -> bool {
     match value {

@@ -61,6 +61,25 @@ impl Condition {
     }
 }
 
+/// What a condition asks about the value of one slot, apart from all others.
+#[derive(Debug, Clone)]
+pub struct Question(Test);
+
+impl Question {
+    /// The answer for a value.
+    pub fn holds(&self, value: Value<'_>) -> bool {
+        self.0.holds(&Slots { values: &[Some(value)], is_root_span: false })
+    }
+}
+
+impl Condition {
+    /// Calls `ask` with each slot whose value the condition depends on, and with what it asks about that value: `None` if it
+    /// compares it with another one. Two values for which all answers are the same are the same to it.
+    pub fn questions(&self, ask: &mut impl FnMut(Slot, Option<Question>)) {
+        self.test.each_slot(&mut |slot, test| ask(slot, test.map(Question)));
+    }
+}
+
 impl PartialEq for Condition {
     fn eq(&self, other: &Self) -> bool {
         self.source == other.source

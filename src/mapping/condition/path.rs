@@ -64,6 +64,9 @@ pub(super) fn quoted(text: &str) -> String {
 pub struct Slot(usize);
 
 impl Slot {
+    /// The first of a table.
+    pub(super) const FIRST: Slot = Slot(0);
+
     /// Position of the path's value in [`Slots::values`](super::Slots) and of the path in [`PathTable::paths`].
     pub fn index(self) -> usize {
         self.0
