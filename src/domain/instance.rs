@@ -16,7 +16,7 @@ use super::ids::{FlowId, Key, SpanId, TraceId};
 use super::joining::{Claim, Joint, chosen_values, value_key};
 use super::outline::{Family, Outline, Progress};
 use super::result::{Finished, Reason};
-use super::stub::{Ending, EndingAs, Stub, by_time};
+use super::stub::{Ending, EndingAs, Stub, sort_by_time};
 use super::summary::Extent;
 use super::time::Arrival;
 use super::tombstone::Tombstone;
@@ -457,7 +457,7 @@ impl Instance {
             return None;
         }
         *index = None;
-        events.sort_unstable_by(by_time);
+        sort_by_time(events);
         let outline = Outline::of(&self.flow, events);
         let (family, progress) = outline.seen(&self.flow);
         Some(Look { outline, family, progress })

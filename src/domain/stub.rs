@@ -76,7 +76,7 @@ pub(super) struct Ending {
 impl Stub {
     /// Everything about the events of one or more traces, with every interval kept apart.
     pub(super) fn exact(flow: &Flow, mut events: Vec<Event>, handovers: Vec<Handover>) -> Self {
-        events.sort_unstable_by(by_time);
+        sort_by_time(&mut events);
         let outline = Outline::of(flow, &events);
         Stub::outlined(flow, events, outline.with_handovers(handovers))
     }
@@ -411,9 +411,20 @@ impl Stub {
     }
 }
 
+/// Puts events in the order of event time.
+pub(super) fn sort_by_time(events: &mut [Event]) {
+    // Spans come when they end: what is inside of others first, and so what began last.
+    if let [first, .., last] = events
+        && by_time(first, last) == Ordering::Greater
+    {
+        events.reverse();
+    }
+    events.sort_unstable_by(by_time);
+}
+
 /// The order of event time, so that intervals are appended, not inserted; and by content in all else, so that nothing
 /// depends on arrival.
-pub(super) fn by_time(a: &Event, b: &Event) -> Ordering {
+fn by_time(a: &Event, b: &Event) -> Ordering {
     a.start.cmp(&b.start).then_with(|| a.cmp(b))
 }
 
