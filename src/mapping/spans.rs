@@ -606,7 +606,11 @@ impl Values {
     }
 
     fn get(&self, slot: usize) -> Option<otlp::Value<'_>> {
-        if slot < self.interned_slots { self.interned.get(slot) } else { self.others.get(slot) }
+        if slot >= self.interned_slots {
+            return self.others.get(slot);
+        }
+        // A value may be a key and asked about as well.
+        self.asked.get(slot).or_else(|| self.interned.get(slot))
     }
 }
 
