@@ -126,15 +126,14 @@ impl Reloader {
     /// Looks at the config and the secrets. A bug in that must not be the end of it: it is looked at again.
     pub fn look_at_all(&mut self, asked: bool) {
         let pipeline = Arc::clone(&self.pipeline);
-        let look = || {
-            self.look(asked, pipeline.now());
-            self.look_at_secrets();
-        };
-        if attempt_now(Task::Reload, pipeline.metrics().panics(), look).is_none() {
+        let panics = pipeline.metrics().panics();
+        if attempt_now(Task::Reload, panics, || self.look(asked, pipeline.now())).is_none() {
             pipeline.metrics().reloaded(false, pipeline.now());
             // So that it is shown when one is good again.
             self.refused.get_or_insert_default();
         }
+        // Counted and logged; it is looked at again.
+        let _looked = attempt_now(Task::Reload, panics, || self.look_at_secrets());
     }
 
     /// Looks at the config, takes it if it has changed, and says what became of it. `asked`: somebody waits for an answer.

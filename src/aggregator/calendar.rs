@@ -16,7 +16,7 @@ use crate::domain::time::Arrival;
 pub(super) struct Calendar {
     /// Pages that have not come up yet, each in the order in which its entries came.
     later: BTreeMap<u64, Vec<Entry>>,
-    /// Of pages that have come up, the entries that are left, the soonest last.
+    /// Of the page that has come up last, the entries that are left, the soonest last.
     open: Vec<Entry>,
     /// The first page that has not come up.
     next_page: u64,
@@ -53,15 +53,18 @@ impl Calendar {
         let now = now.nanoseconds() / Self::tick();
         let mut due = Vec::new();
         loop {
-            let before = due.len();
             self.open_next_page(now);
+            let added = self.added.first_key_value().map_or(u64::MAX, |(tick, _)| *tick);
+            let before = due.len();
             while due.len() < limit
-                && let Some((_, key)) = self.open.pop_if(|(tick, _)| *tick <= now)
+                && let Some((_, key)) = self.open.pop_if(|(tick, _)| *tick <= now.min(added))
             {
                 due.push(key);
             }
-            while due.len() < limit
-                && let Some(mut first) = self.added.first_entry().filter(|first| *first.key() <= now)
+            if added <= now
+                && due.len() < limit
+                && self.open.last().is_none_or(|(tick, _)| *tick > added)
+                && let Some(mut first) = self.added.first_entry()
             {
                 let keys = first.get_mut();
                 let rest = keys.len().saturating_sub(limit - due.len());
@@ -81,6 +84,8 @@ impl Calendar {
         if !self.open.is_empty() {
             return;
         }
+        // What a burst took is given back when it is over.
+        self.open = Vec::new();
         if let Some(first) = self.later.first_entry().filter(|first| *first.key() * Self::PAGE <= now) {
             self.next_page = *first.key() + 1;
             self.open = first.remove();

@@ -602,7 +602,7 @@ impl Aggregator {
 
     /// Whether there is any use in folding an instance: when memory is short, only if that frees some.
     fn folds(&self, instance: &Instance) -> bool {
-        !self.refuses.load(Relaxed) || instance.outweighs_a_stub()
+        !self.refuses.load(Relaxed) || instance.outweighs_a_stub() || instance.is_mostly_facts()
     }
 
     /// The only place where an instance becomes a result. It has been taken out of the map: no one else has it.

@@ -405,7 +405,9 @@ impl Stub {
                 stage.intervals.earliest().map_or(0, |reached| reached.nanoseconds_since(start))
             }),
         };
-        let mut stages: Vec<StageTime> = self.summary.stages.iter().map(time).collect();
+        // One whose only event turned out to be of another stage has nothing.
+        let stages = self.summary.stages.iter().filter(|stage| stage.intervals.earliest().is_some());
+        let mut stages: Vec<StageTime> = stages.map(time).collect();
         stages.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         stages
     }

@@ -4,11 +4,12 @@
 //! from now) is refused alone, counted by reason.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::condition::{Path, Question, Slots, Value, text_of};
+use super::condition::{Path, Question, Slot, Slots, Value, text_of};
 use super::facts::{CACHED_BYTES, Interned, KeyRule, SpanRules};
 use super::otlp::{self, SpanFields, Text, TraceVisitor};
 use crate::domain::batch::Batch;
@@ -234,10 +235,8 @@ impl<'r> SpanMapper<'r> {
 
     /// Whether the span takes work off a queue, by the semantic conventions of messaging.
     fn takes_message(&self) -> bool {
-        let mut operations = self.rules.operations().iter().filter_map(|slot| self.span.get(slot.index()));
-        operations.any(|operation| {
-            matches!(operation, otlp::Value::Str(text) if matches!(text.as_bytes(), b"receive" | b"process"))
-        })
+        let mut operations = self.rules.operations().iter().filter_map(|slot| self.span.find(slot.index()));
+        operations.any(|operation| matches!(operation.compared(), Value::Str("receive" | "process")))
     }
 
     /// Hands an event over: to its trace, and as a copy to each flow that is `also` there.
@@ -252,7 +251,7 @@ impl<'r> SpanMapper<'r> {
         self.links.retain(|link| !matches!(link, Joint::Link { trace: to, .. } if *to == trace));
         for &flow in &self.also {
             let (values, overlong) =
-                keys_of(self.rules, |key| key.flow == flow, [&self.span, &self.scope, &self.resource]);
+                keys_of(self.rules, |key| key.flow == flow, &self.span, [&self.scope, &self.resource]);
             self.mapped.overlong_keys += overlong;
             let joints = self.links.iter().cloned().chain(values).collect();
             let copy = Event { flags: event.flags.with(Flags::COPY), ..event.clone() };
@@ -263,7 +262,7 @@ impl<'r> SpanMapper<'r> {
             return;
         }
         let (values, overlong) =
-            keys_of(self.rules, |key| !key.also, [&self.span, &self.scope, &self.resource]);
+            keys_of(self.rules, |key| !key.also, &self.span, [&self.scope, &self.resource]);
         self.mapped.overlong_keys += overlong;
         let joints = match (self.links.is_empty(), values.is_empty()) {
             (true, true) => Box::default(),
@@ -291,9 +290,11 @@ impl<'r> SpanMapper<'r> {
             }
         }
         let is_entry = is_root || matches!(kind, Kind::Server | Kind::Consumer);
-        let all = [&self.resource, &self.scope, &self.span];
+        for values in [&mut self.resource, &mut self.scope, &mut self.span] {
+            values.answer(self.rules);
+        }
         let kind = SpanKind { scope: self.scopes, is_root, is_entry, threshold };
-        if all.iter().map(|values| values.interned.0.len()).sum::<usize>() > CACHED_BYTES {
+        if self.span.interned.0.len() > CACHED_BYTES {
             return self.learn(kind, None);
         }
         let place = hash_of(&self.span.interned) as usize % self.lately.len();
@@ -301,9 +302,7 @@ impl<'r> SpanMapper<'r> {
         if let Some(lately) = self.lately[place].as_ref().filter(is_same) {
             return lately.outcome.clone();
         }
-        self.write_fingerprint(kind);
-        let known = self.rules.known(&self.fingerprint);
-        let outcome = known.unwrap_or_else(|| self.learn(kind, Some(&self.fingerprint)));
+        let outcome = self.look_up(kind);
         match &mut self.lately[place] {
             Some(lately) => {
                 lately.kind = kind;
@@ -316,6 +315,17 @@ impl<'r> SpanMapper<'r> {
             }
         }
         outcome
+    }
+
+    /// What the rules say, if it is known, or else by asking them.
+    fn look_up(&mut self, kind: SpanKind) -> Interned {
+        let all = [&self.resource, &self.scope, &self.span];
+        if all.iter().map(|values| values.interned.0.len()).sum::<usize>() > CACHED_BYTES {
+            return self.learn(kind, None);
+        }
+        self.write_fingerprint(kind);
+        let known = self.rules.known(&self.fingerprint);
+        known.unwrap_or_else(|| self.learn(kind, Some(&self.fingerprint)))
     }
 
     /// Writes what tells the span apart from all others for which the rules may say something else.
@@ -339,13 +349,9 @@ impl<'r> SpanMapper<'r> {
 
     /// Asks the rules. `fingerprint` is not given for what is too long to be remembered.
     fn learn(&self, kind: SpanKind, fingerprint: Option<&[u8]>) -> Interned {
-        let mut read: Vec<Option<_>> = vec![None; self.rules.interned()];
-        for values in [&self.resource, &self.scope, &self.span] {
-            for (slot, value) in values.interned.each().chain(values.asked.each()) {
-                read[slot] = Some(repaired(value));
-            }
-        }
-        let values: Vec<Option<Value<'_>>> = read.iter().map(|value| value.as_ref().map(compared)).collect();
+        let all = [&self.span, &self.scope, &self.resource];
+        let value = |slot| all.iter().find_map(|values| values.get(slot)).map(Read::compared);
+        let values: Vec<Option<Value<'_>>> = (0..self.rules.interned()).map(value).collect();
         let slots = Slots { values: &values, is_root_span: kind.is_root };
         self.rules.learn(fingerprint, &slots, kind.is_entry, kind.threshold)
     }
@@ -421,18 +427,23 @@ fn hash_of(values: &Copied) -> u64 {
 const MAX_KEY_BYTES: usize = 256;
 
 /// The values of business keys, and how many were too long.
-fn keys_of(rules: &SpanRules, wanted: impl Fn(&KeyRule) -> bool, values: [&Values; 3]) -> (Vec<Joint>, u64) {
+fn keys_of(
+    rules: &SpanRules,
+    wanted: impl Fn(&KeyRule) -> bool,
+    span: &Values,
+    others: [&Values; 2],
+) -> (Vec<Joint>, u64) {
     let (mut joints, mut overlong) = (Vec::new(), 0);
     if rules.keys().is_empty() {
         return (joints, overlong);
     }
     let no_paths = Slots { values: &[], is_root_span: false };
     for key in rules.keys().iter().filter(|key| wanted(key)) {
-        let read =
-            key.value.slot().and_then(|slot| values.iter().find_map(|values| values.get(slot.index())));
-        let read = read.map(repaired);
-        let value = match key.value.slot() {
-            Some(_) => read.as_ref().map(compared),
+        let slot = key.value.slot().map(Slot::index);
+        let of_span = slot.and_then(|slot| span.find(slot));
+        let of_others = || slot.and_then(|slot| others.iter().find_map(|values| values.get(slot)));
+        let value = match slot {
+            Some(_) => of_span.as_ref().or_else(of_others).map(Read::compared),
             None => key.value.value(&no_paths),
         };
         match value.map(text_of).filter(|value| !value.is_empty()) {
@@ -501,18 +512,22 @@ struct SpanKind {
 /// Values copied out of the request.
 #[derive(Debug)]
 struct Values {
-    /// The values that the interned outcome depends on.
+    /// The values that the interned outcome depends on, and answers about others.
     interned: Copied,
     /// How many slots these have; what comes behind is read for keys and links only.
     interned_slots: usize,
     /// Those.
     others: Copied,
-    /// Interned values of which the outcome depends on answers only: themselves, for whoever has to find it out.
+    /// Interned values of which the outcome depends on answers only.
     asked: Copied,
+    /// Whether all that is asked about these has been answered.
+    is_answered: bool,
+    /// All of them by slot, once somebody had to know: those of a resource are many spans'.
+    read: OnceCell<Vec<Option<Read<'static>>>>,
 }
 
 /// Values as they came, one behind the other: of each its slot, its type and its length, then itself. No two sets of values
-/// look the same, though one set may look different when its values came in another order, or twice. Whether a text is
+/// and answers look the same, though one set may look different when its values came in another order, or twice. Whether a text is
 /// UTF-8 is only asked when it is read.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Copied(Vec<u8>);
@@ -582,53 +597,110 @@ impl Values {
     /// Values, of whose slots the first ones are interned.
     fn new(interned_slots: usize) -> Self {
         let copied = Copied::default;
-        Values { interned: copied(), interned_slots, others: copied(), asked: copied() }
+        let (interned, others, asked) = (copied(), copied(), copied());
+        Values { interned, interned_slots, others, asked, is_answered: true, read: OnceCell::new() }
     }
 
     fn clear(&mut self) {
         self.interned.0.clear();
         self.others.0.clear();
         self.asked.0.clear();
+        self.is_answered = true;
+        self.read.take();
     }
 
     fn set(&mut self, slot: usize, value: otlp::Value<'_>, rules: &SpanRules) {
         if slot >= self.interned_slots {
             self.others.add_value(slot, value);
-        } else if let Some(questions) = rules.questions(slot) {
+        } else if rules.questions(slot).is_some() {
+            self.is_answered = false;
             self.asked.add_value(slot, value);
-            let read = repaired(value);
-            let bit = |(bit, question): (usize, &Question)| u64::from(question.holds(compared(&read))) << bit;
-            let answers = questions.iter().enumerate().map(bit).fold(0, |answers, bit| answers | bit);
-            self.interned.add(slot, ANSWERS, &answers.to_le_bytes());
         } else {
             self.interned.add_value(slot, value);
         }
     }
 
-    fn get(&self, slot: usize) -> Option<otlp::Value<'_>> {
-        if slot >= self.interned_slots {
-            return self.others.get(slot);
+    /// Answers what is asked about the values that came, of several for one slot about the last.
+    fn answer(&mut self, rules: &SpanRules) {
+        if std::mem::replace(&mut self.is_answered, true) {
+            return;
         }
-        // A value may be a key and asked about as well.
-        self.asked.get(slot).or_else(|| self.interned.get(slot))
+        let mut last: Vec<(usize, otlp::Value<'_>)> = Vec::new();
+        for (slot, value) in self.asked.each() {
+            match last.iter_mut().find(|(known, _)| *known == slot) {
+                Some(known) => known.1 = value,
+                None => last.push((slot, value)),
+            }
+        }
+        for (slot, value) in last {
+            let read = Read::of(value);
+            let questions = rules.questions(slot).unwrap_or_default();
+            let bit = |(bit, question): (usize, &Question)| u64::from(question.holds(read.compared())) << bit;
+            let answers = questions.iter().enumerate().map(bit).fold(0, |answers, bit| answers | bit);
+            self.interned.add(slot, ANSWERS, &answers.to_le_bytes());
+        }
+    }
+
+    /// The value of a slot, for whoever asks once: all that came is looked through.
+    fn find(&self, slot: usize) -> Option<Read<'_>> {
+        let found = match slot < self.interned_slots {
+            // A value may be a key and asked about as well.
+            true => self.asked.get(slot).or_else(|| self.interned.get(slot)),
+            false => self.others.get(slot),
+        };
+        found.map(Read::of)
+    }
+
+    /// The value of a slot, for many spans.
+    fn get(&self, slot: usize) -> Option<&Read<'static>> {
+        let read = || {
+            let mut last: Vec<Option<otlp::Value<'_>>> = Vec::new();
+            // Those that are asked about come behind what stands for them.
+            for (slot, value) in self.interned.each().chain(self.others.each()).chain(self.asked.each()) {
+                last.resize(last.len().max(slot + 1), None);
+                last[slot] = Some(value);
+            }
+            last.into_iter().map(|value| value.map(|value| Read::of(value).into_owned())).collect()
+        };
+        self.read.get_or_init(read).get(slot)?.as_ref()
     }
 }
 
-/// A value with its text repaired where it is no UTF-8.
-fn repaired(value: otlp::Value<'_>) -> (otlp::Value<'_>, Cow<'_, str>) {
-    let text = if let otlp::Value::Str(text) = value { text.read() } else { Cow::Borrowed("") };
-    (value, text)
+/// A value as it is read: its text repaired where it is no UTF-8.
+#[derive(Debug, Clone)]
+enum Read<'v> {
+    Text(Cow<'v, str>),
+    Bytes(Cow<'v, [u8]>),
+    Other(Value<'static>),
 }
 
-/// The value as conditions compare it.
-fn compared<'v>((value, text): &'v (otlp::Value<'_>, Cow<'_, str>)) -> Value<'v> {
-    match value {
-        otlp::Value::Str(_) => Value::Str(text),
-        otlp::Value::Bytes(bytes) => Value::Bytes(bytes),
-        otlp::Value::Bool(value) => Value::Bool(*value),
-        otlp::Value::Int(value) => Value::Int(*value),
-        otlp::Value::Double(value) => Value::Double(*value),
-        otlp::Value::Other => Value::Other,
+impl<'v> Read<'v> {
+    fn of(value: otlp::Value<'v>) -> Self {
+        match value {
+            otlp::Value::Str(text) => Read::Text(text.read()),
+            otlp::Value::Bytes(bytes) => Read::Bytes(Cow::Borrowed(bytes)),
+            otlp::Value::Bool(value) => Read::Other(Value::Bool(value)),
+            otlp::Value::Int(value) => Read::Other(Value::Int(value)),
+            otlp::Value::Double(value) => Read::Other(Value::Double(value)),
+            otlp::Value::Other => Read::Other(Value::Other),
+        }
+    }
+
+    fn into_owned(self) -> Read<'static> {
+        match self {
+            Read::Text(text) => Read::Text(Cow::Owned(text.into_owned())),
+            Read::Bytes(bytes) => Read::Bytes(Cow::Owned(bytes.into_owned())),
+            Read::Other(value) => Read::Other(value),
+        }
+    }
+
+    /// As conditions compare it.
+    fn compared(&self) -> Value<'_> {
+        match self {
+            Read::Text(text) => Value::Str(text),
+            Read::Bytes(bytes) => Value::Bytes(bytes),
+            Read::Other(value) => *value,
+        }
     }
 }
 
@@ -675,6 +747,34 @@ mod tests {
         );
         let taken = |facts: &Facts| facts.matches.first.is_some_and(|flow| flow.place == 0);
         assert_eq!([0, 3].map(|place| taken(&facts[place].0)), [false, true]);
+    }
+
+    #[test]
+    fn what_a_resource_says_is_read_once_however_long_it_is() {
+        // Read for each span, this would be a terabyte.
+        const SERVICE_BYTES: usize = 16 << 20;
+        const SPANS: usize = 60_000;
+        const NEVER: &str = r#"span.attributes["url.path"] == span.name"#;
+        let key =
+            r#"[{name: orders, match: 'span.name == "x"', key: 'resource.attributes["service.name"]'}]"#;
+        let configs: Vec<FlowConfig> = serde_saphyr::from_str(key).expect("flows");
+        let compiled = compile(&configs, &Defaults::default(), &[NEVER.to_owned()], true).expect("rules");
+        let limits = TimeLimits { max_future: Duration::MAX, max_past: Duration::MAX };
+        let now = Now { arrival: Arrival::ORIGIN, wall: EventTime::EPOCH };
+        let mut mapper = SpanMapper::new(&compiled.rules, limits, now);
+        mapper.resource();
+        let service = "a".repeat(SERVICE_BYTES);
+        for _ in 0..2 {
+            mapper.resource_attribute(Text::from("service.name"), otlp::Value::Str(Text::from(&*service)));
+        }
+        mapper.scope(Text::default(), Text::default());
+        for number in 0..SPANS {
+            let name = number.to_string();
+            let span = SpanFields { trace_id: &[1; 16], span_id: &[1; 8], ..SpanFields::default() };
+            mapper.span(SpanFields { name: Text::from(&*name), ..span });
+        }
+        let mapped = mapper.finish();
+        assert_eq!((mapped.events.len(), mapped.overlong_keys), (SPANS, SPANS as u64));
     }
 
     #[test]

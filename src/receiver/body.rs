@@ -46,7 +46,7 @@ pub(super) async fn read(
             return Err(refusal);
         }
     };
-    let (bytes, reserved) = collect(body, false, limits.request_bytes, limits).await?;
+    let (bytes, reserved) = collect(body, |_| None, limits.request_bytes, limits).await?;
     Ok(Content { bytes, encoding, limit: limits.request_bytes, reserved }.inflated_if_small())
 }
 
@@ -60,7 +60,8 @@ pub(super) async fn read_message(
     limits: &ReceiverLimits,
 ) -> Result<Content, Refusal> {
     let limit = limits.request_bytes;
-    let (mut bytes, reserved) = collect(body, true, limit.saturating_add(FRAME_HEADER), limits).await?;
+    let (mut bytes, reserved) =
+        collect(body, framed_length, limit.saturating_add(FRAME_HEADER), limits).await?;
     let undecodable = |what: &str| Refusal::Undecodable(format!("no gRPC message: {what}"));
     let Some((&[flag, a, b, c, d], message)) = bytes.split_first_chunk() else {
         return Err(undecodable("the body is shorter than the header of a frame"));
@@ -116,9 +117,19 @@ impl Content {
     }
 }
 
+/// How long a body that has been announced is believed to be before it is there.
+const BELIEVED_BYTES: usize = 1024 * 1024;
+
+/// How long a body of gRPC is, by the header of the frame at its beginning.
+fn framed_length(begin: &[u8]) -> Option<usize> {
+    let [_, length @ ..] = begin.first_chunk::<FRAME_HEADER>()?;
+    Some((u32::from_be_bytes(*length) as usize).saturating_add(FRAME_HEADER))
+}
+
+/// Reads a body. `length` tells how long it is from how it begins, where that is not told by how it comes.
 async fn collect(
     mut body: Body,
-    is_framed: bool,
+    length: impl Fn(&[u8]) -> Option<usize>,
     limit: usize,
     limits: &ReceiverLimits,
 ) -> Result<(Bytes, Reserved), Refusal> {
@@ -141,7 +152,11 @@ async fn collect(
                 continue;
             }
             if more.is_empty() {
-                more.reserve(announced(&collected, &body, is_framed));
+                let announced = length(&collected).or_else(|| {
+                    let rest = body.size_hint().exact()?;
+                    Some((collected.len() + data.len()).saturating_add(usize::try_from(rest).ok()?))
+                });
+                more.reserve(announced.unwrap_or(0).min(BELIEVED_BYTES));
             }
             more.extend_from_slice(&std::mem::take(&mut collected));
             more.extend_from_slice(&data);
@@ -159,17 +174,6 @@ async fn collect(
             Err(refusal)
         }
     }
-}
-
-/// The length of a body whose client has announced it, by the length of an HTTP body or in the header of a gRPC frame at its
-/// beginning, as far as that is believed before it is there.
-fn announced(begin: &[u8], rest: &Body, is_framed: bool) -> usize {
-    const BELIEVED_BYTES: usize = 1024 * 1024;
-    let header = begin.first_chunk::<FRAME_HEADER>().filter(|_| is_framed);
-    let framed = header
-        .map(|&[_, a, b, c, d]| (u32::from_be_bytes([a, b, c, d]) as usize).saturating_add(FRAME_HEADER));
-    let counted = rest.size_hint().exact().map(|rest| begin.len().saturating_add(rest as usize));
-    framed.or(counted).unwrap_or(0).min(BELIEVED_BYTES)
 }
 
 /// Reads what is refused, for some time, while its client is told so.

@@ -112,7 +112,8 @@ impl Body for Page {
         }
         *since = Instant::now();
         let piece = rest.len().min(PIECE_BYTES);
-        Poll::Ready(Some(Ok(Frame::data(rest.split_to(piece)))))
+        // Copied: whoever has a part of it would hold all of it.
+        Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&rest.split_to(piece))))))
     }
 
     fn is_end_stream(&self) -> bool {

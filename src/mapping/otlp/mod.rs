@@ -94,7 +94,10 @@ impl<'a> Text<'a> {
 
     /// The text, borrowed when it is UTF-8; else a copy with U+FFFD for what is not.
     pub fn read(self) -> Cow<'a, str> {
-        String::from_utf8_lossy(self.0)
+        match std::str::from_utf8(self.0) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(self.0),
+        }
     }
 
     /// Whether there is no text.
