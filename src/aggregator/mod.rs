@@ -11,6 +11,7 @@ mod failures;
 mod groups;
 mod memory;
 mod remembered;
+mod stored;
 
 use std::hash::BuildHasher;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -36,8 +37,10 @@ pub use budget::{Budget, Pressure};
 use calendar::Calendar;
 use claims::Claims;
 use failures::attempt;
+pub use memory::Relief;
 use memory::Victims;
 use remembered::Remembered;
+pub use stored::Seed;
 
 /// Bounds of what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +135,7 @@ pub struct Population {
 /// The open instances and the tombstones of closed ones.
 #[derive(Debug)]
 pub struct Aggregator {
-    slots: DashMap<Key, Slot, foldhash::quality::RandomState>,
+    slots: DashMap<Key, Slot, foldhash::quality::SeedableRandomState>,
     /// When to look at which key; a key's shard follows from its hash.
     timers: Box<[Mutex<Timers>]>,
     /// Which open instances name which others. Taken before any slot's lock.
