@@ -9,7 +9,7 @@ use crate::config::Override;
 use crate::domain::stored::{Damaged, Decoder, Encoder, from_bytes, to_bytes};
 
 impl Loaded {
-    /// What [`load_stored`] reads.
+    /// What [`load_stored`](crate::config::load_stored) reads.
     pub fn to_bytes(&self) -> Vec<u8> {
         let text = |text: &str, to: &mut Encoder<'_>| {
             to.number(text.len() as u128);
