@@ -72,6 +72,7 @@ fn begin_in(path: &Path, loaded: &Loaded, source: Source) -> anyhow::Result<(Arc
     }
     pipeline.set_clock(last.arrival);
     pipeline.keep(journal);
+    pipeline.is_settled();
     if (is_new || is_changed) && !pipeline.checkpoint() {
         warn!("the store cannot be written: nothing is accepted until it can be");
     }

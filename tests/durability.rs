@@ -298,7 +298,7 @@ fn difference(one: &[String], other: &[String]) -> Option<(Option<String>, Optio
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn a_run_that_is_cut_anywhere_and_goes_on_says_what_the_uncut_run_says(steps in steps(), cut in any::<prop::sample::Index>()) {

@@ -159,6 +159,8 @@ pub struct Aggregator {
     pressure: Mutex<(Pressure, Arrival)>,
     /// Whether that is to refuse requests.
     refuses: AtomicBool,
+    /// Whether all is done again elsewhere, so that nothing may depend on the memory of this machine.
+    is_repeated: bool,
     victims: Mutex<Victims>,
     /// When [`Self::give_back`] looked last.
     looked_for_room: AtomicU64,
@@ -291,6 +293,7 @@ impl Aggregator {
             others: AtomicU64::new(0),
             pressure: Mutex::new((Pressure::None, Arrival::ORIGIN)),
             refuses: AtomicBool::new(false),
+            is_repeated: false,
             victims: Mutex::default(),
             looked_for_room: AtomicU64::new(0),
         }
@@ -605,7 +608,7 @@ impl Aggregator {
 
     /// Whether there is any use in folding an instance: when memory is short, only if that frees some.
     fn folds(&self, instance: &Instance) -> bool {
-        !self.refuses.load(Relaxed) || instance.outweighs_a_stub()
+        self.is_repeated || !self.refuses.load(Relaxed) || instance.outweighs_a_stub()
     }
 
     /// The only place where an instance becomes a result. It has been taken out of the map: no one else has it.

@@ -38,6 +38,7 @@ impl Aggregator {
         let mut aggregator = Aggregator::new(limits);
         aggregator.slots = dashmap::DashMap::with_hasher_and_shard_amount(seed.hasher(), SLOT_SHARDS);
         aggregator.loss.store(start.nanoseconds(), Relaxed);
+        aggregator.is_repeated = true;
         aggregator
     }
 

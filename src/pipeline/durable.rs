@@ -232,6 +232,12 @@ impl Pipeline {
         encoder.finish();
     }
 
+    /// Takes note that what would be shown now has been read from the disk, and may be shown whatever happens to that.
+    pub fn is_settled(&self) {
+        let families = Arc::new(self.snapshot(self.shown_at()));
+        *self.last_shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(families);
+    }
+
     /// The moment at which things are shown. With a log it is one that the log tells: what was shown once a series was old
     /// enough must not be hidden again.
     fn shown_at(&self) -> Now {

@@ -169,12 +169,13 @@ impl Journal {
     /// How often [`Self::look`] should be called.
     pub const LOOK_INTERVAL: Duration = LOOK_INTERVAL;
 
-    /// Goes on with the log of `opened` behind its last entry. Where there is no state, nothing is taken in before there is
-    /// one.
+    /// Goes on with the log of `opened` behind its last entry. Where there is no state, or the log may not be on the
+    /// disk, nothing is taken in before there is a new one.
     pub fn start(opened: Opened, seed: u64, settings: Settings) -> Journal {
         let position = opened.log.position();
         let progress = Progress { written: position, synced: position, failures: 0 };
-        let has_state = opened.state.is_some();
+        let is_safe = settings.fsync == Fsync::Never || opened.folder.sync_log().is_ok();
+        let has_state = opened.state.is_some() && is_safe;
         let first = has_state.then_some(Item::Segment(position));
         let shared = Arc::new(Shared {
             log_bytes: AtomicU64::new(opened.folder.bytes()),

@@ -174,6 +174,13 @@ impl Folder {
         File::open(&self.path)?.sync_all()
     }
 
+    /// Makes sure that what was read of the log stays, though whoever wrote it may have been killed before.
+    fn sync_log(&self) -> io::Result<()> {
+        let numbers = self.numbers("log").map_err(|error| io::Error::other(error.to_string()))?;
+        numbers.into_iter().try_for_each(|number| File::open(self.file(number, "log"))?.sync_all())?;
+        self.sync()
+    }
+
     /// How many bytes its files take.
     fn bytes(&self) -> u64 {
         let sizes = |path: &Path| {
