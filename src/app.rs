@@ -9,14 +9,16 @@ use axum::Router;
 use axum::extract::Request;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::access::{self, Access};
-use crate::aggregator::{self, Aggregator, Budget};
+use crate::aggregator::{self, Aggregator, Budget, Seed};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::domain::catalog::{self, Catalog};
+use crate::domain::flow::Flow;
 use crate::domain::time::{Arrival, Now};
 use crate::listener::{self, BindError, Bound, Serving, descriptors};
+use crate::mapping::facts::SpanRules;
 use crate::mapping::flows::{Compiled, History};
 use crate::mapping::push::PushLimits;
 use crate::mapping::spans::{Rejection, TimeLimits};
@@ -27,7 +29,9 @@ use crate::receiver::{
     InFlight, ReceiverLimits, large_at_once, most_room, native_http, otlp_grpc, otlp_http,
 };
 use crate::recent::{self, Recent};
+use crate::recovery;
 use crate::reload::{ReloadSignal, Reloader, Source};
+use crate::store::Journal;
 use crate::tasks::supervise;
 use crate::web::{self, Status};
 
@@ -58,22 +62,56 @@ fn memory_budget(config: &Config) -> u64 {
     config.limits.memory_bytes.map_or_else(share, |bytes| bytes as u64)
 }
 
+/// Where a pipeline begins.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    /// On both clocks.
+    pub now: Now,
+    /// Decides about orders that nothing else decides about; `None`: by chance.
+    pub seed: Option<Seed>,
+    /// The versions of flows of earlier configs, and how often the config had been reloaded.
+    pub earlier: (Vec<Arc<Flow>>, u32),
+}
+
+impl Beginning {
+    /// With the process.
+    fn anew() -> Self {
+        let now = Now { arrival: Arrival::ORIGIN, wall: wall() };
+        Beginning { now, seed: None, earlier: Default::default() }
+    }
+}
+
 /// Builds the pipeline that a config describes, and begins the history of its flows.
 pub fn build_pipeline(loaded: &Loaded) -> Result<(Pipeline, History), ConfigError> {
     let Compiled { flows, rules, history } = loaded.compile()?;
+    Ok((build_from(loaded, (flows, rules), Beginning::anew()), history))
+}
+
+/// The same from its flows and rules.
+pub fn build_from(
+    loaded: &Loaded,
+    (flows, rules): (Vec<Arc<Flow>>, SpanRules),
+    beginning: Beginning,
+) -> Pipeline {
     let config = &loaded.config;
     let limits = catalog::Limits {
         pushed_flows: config.push.flows,
         events_per_instance: config.limits.events_per_instance,
     };
+    let Beginning { now, seed, earlier: (earlier, generation) } = beginning;
     let catalog = Catalog::new(flows, config.defaults.timers(), rules.may_match(), limits);
-    let aggregator = Aggregator::new(aggregator::Limits {
+    let catalog = catalog.reloaded(earlier, generation);
+    let limits = aggregator::Limits {
         budget: Budget { bytes: memory_budget(config), instances: config.limits.instances as u64 },
         tombstones: config.limits.tombstones,
         remembered: config.limits.remembered,
         traces_per_instance: config.limits.traces_per_instance,
         links_per_trace: config.limits.links_per_trace,
-    });
+    };
+    let aggregator = match seed {
+        Some(seed) => Aggregator::with_seed(limits, seed, now.arrival),
+        None => Aggregator::new(limits),
+    };
     let settings = Settings {
         zero_first: config.metrics.zero_first,
         series_per_family: config.metrics.series_per_family,
@@ -88,7 +126,7 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<(Pipeline, History), ConfigErro
         critical_path_histogram: config.metrics.critical_path_histogram,
         rejection_reasons: Rejection::ALL.map(Rejection::as_str).to_vec(),
     };
-    let metrics = Metrics::new(settings, &catalog, Now { arrival: Arrival::ORIGIN, wall: wall() });
+    let metrics = Metrics::new(settings, &catalog, now);
     metrics.config_in_force(loaded.fingerprint);
     let time = TimeLimits { max_future: config.ingest.max_future, max_past: config.ingest.max_past };
     let limits = PushLimits { time, value_bytes: config.limits.value_bytes };
@@ -96,16 +134,14 @@ pub fn build_pipeline(loaded: &Loaded) -> Result<(Pipeline, History), ConfigErro
     let recent =
         Recent::new(recent::Limits { instances: config.api.recent, events: config.api.recent_events });
     let in_force = InForce { catalog, rules };
-    Ok((Pipeline::new(in_force, limits, aggregator, metrics, recent), history))
+    Pipeline::new(in_force, limits, aggregator, metrics, recent)
 }
 
 impl App {
     /// Builds everything and listens on every address, or does nothing at all. `source` is where the config came from.
     pub async fn bind(loaded: Loaded, source: Source) -> anyhow::Result<Self> {
-        let (pipeline, history) = build_pipeline(&loaded)?;
-        let pipeline = Arc::new(pipeline);
+        let (pipeline, reloader) = recovery::begin(&loaded, source)?;
         let access = Access::open(&loaded, &pipeline)?;
-        let reloader = Reloader::new(Arc::clone(&pipeline), source, &loaded, history);
         let reloader = reloader.with_secrets(access.secrets());
         let config = loaded.config;
         let listen = config.listen.clone();
@@ -201,6 +237,7 @@ impl App {
         let sweep = tokio::spawn(async move {
             supervise(Task::Sweep, swept.metrics().panics(), || sweep(&swept)).await;
         });
+        let keep = tokio::spawn(keep(Arc::clone(&pipeline), Arc::clone(&status)));
         let reloads = tokio::spawn(reloader.run(reload, config.reload.interval));
 
         stop.await;
@@ -213,10 +250,13 @@ impl App {
             sweep.abort();
             // A sweep that is under way still records what it closed.
             let _aborted = sweep.await;
-            let closed = pipeline.close_all(pipeline.now());
+            keep.abort();
+            let closing = Arc::clone(&pipeline);
+            let ended = tokio::task::spawn_blocking(move || end(&closing)).await;
             // Before it is said: who reads that and scrapes has seen the last.
             let scrapes = status.last_scrapes(config.shutdown.scrapes);
-            info!(closed, "closed what was open; waiting for a last scrape");
+            let ended = ended.unwrap_or_else(|error| format!("what is open could not be ended: {error}"));
+            info!("{ended}; waiting for a last scrape");
             if tokio::time::timeout(config.shutdown.linger, scrapes).await.is_err() {
                 info!("no scrape came within shutdown.linger");
             }
@@ -227,6 +267,21 @@ impl App {
             () = drain => info!("shut down"),
             () = hurry => warn!("shut down in a hurry"),
         }
+    }
+}
+
+/// Ends what is open, or stores it where there is a store. Returns what became of it.
+fn end(pipeline: &Pipeline) -> String {
+    if pipeline.journal().is_none() {
+        return format!("closed what was open ({})", pipeline.close_all(pipeline.now()));
+    }
+    pipeline.stop_accepting();
+    let is_stored = pipeline.checkpoint();
+    let open = pipeline.open_instances();
+    if is_stored {
+        format!("stored what is open ({open})")
+    } else {
+        format!("what is open ({open}) is in the log")
     }
 }
 
@@ -334,6 +389,18 @@ async fn sweep(pipeline: &Pipeline) {
         interval.tick().await;
         while pipeline.sweep(pipeline.now()) {
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Looks after the store, if there is one.
+async fn keep(pipeline: Arc<Pipeline>, status: Arc<Status>) {
+    while pipeline.journal().is_some() {
+        status.set_stores(pipeline.can_store());
+        tokio::time::sleep(Journal::LOOK_INTERVAL).await;
+        let looking = Arc::clone(&pipeline);
+        if let Err(error) = tokio::task::spawn_blocking(move || looking.look_after_store()).await {
+            error!(%error, "the store could not be looked after");
         }
     }
 }

@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use file::{ConfigError, Loaded};
 pub use overrides::{Override, Setting, settings, settings_of};
@@ -52,6 +53,8 @@ pub struct Config {
     pub api: Api,
     /// Bounds of what is kept.
     pub limits: Limits,
+    /// What outlives the process.
+    pub store: Store,
     /// How a changed config is noticed.
     pub reload: Reload,
     /// How the program ends.
@@ -75,6 +78,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             api: Api::default(),
             limits: Limits::default(),
+            store: Store::default(),
             reload: Reload::default(),
             shutdown: Shutdown::default(),
         }
@@ -415,6 +419,65 @@ impl Default for Shutdown {
     }
 }
 
+/// `store`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// A folder for open flows and counters, relative to the config file; null: they are kept in memory only.
+    pub path: Option<String>,
+    /// `always`: a request is on the disk before it is acknowledged. A time: so often. `never`: when the system does it.
+    pub fsync: Fsync,
+    /// Bytes of log that are read again at a start at most, as long as what is open takes no more.
+    pub checkpoint_bytes: usize,
+    /// With fewer bytes free nothing is accepted; 0: until the disk is full.
+    pub free_bytes: usize,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Store {
+            path: None,
+            fsync: Fsync::Every(Duration::from_secs(1)),
+            checkpoint_bytes: 128 * 1024 * 1024,
+            free_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// `store.fsync`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before anything is acknowledged.
+    Always,
+    /// So often.
+    Every(Duration),
+    /// Not at all.
+    Never,
+}
+
+impl Serialize for Fsync {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Fsync::Always => serializer.serialize_str("always"),
+            Fsync::Every(interval) => humantime_serde::serialize(interval, serializer),
+            Fsync::Never => serializer.serialize_str("never"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Fsync {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "always" => Ok(Fsync::Always),
+            "never" => Ok(Fsync::Never),
+            interval => humantime::parse_duration(interval).map(Fsync::Every).map_err(|_| {
+                D::Error::custom(format!("{text:?} is none of always, never and a time such as 1s"))
+            }),
+        }
+    }
+}
+
 /// `reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -457,6 +520,7 @@ impl Config {
             ("metrics.values_per_label", self.metrics.values_per_label),
             ("metrics.concurrent_scrapes", self.metrics.concurrent_scrapes),
             ("metrics.native_buckets", self.metrics.native_buckets),
+            ("store.checkpoint_bytes", self.store.checkpoint_bytes),
         ];
         if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{setting}: must be at least 1"));
@@ -469,6 +533,9 @@ impl Config {
         ];
         if let Some((setting, _)) = timeouts.iter().find(|(_, timeout)| timeout.is_zero()) {
             return Err(format!("{setting}: must be more than 0s"));
+        }
+        if matches!(self.store.fsync, Fsync::Every(interval) if interval.is_zero()) {
+            return Err("store.fsync: must be more than 0s; `always` syncs before each answer".to_owned());
         }
         let largest = self.limits.request_bytes.max(self.push.request_bytes);
         if self.limits.bytes_in_flight < largest {
@@ -530,6 +597,11 @@ pub fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded, Confi
 /// The settings of a text that need not be a file: `name` stands for it in errors. It cannot include files.
 pub fn load_text(name: &str, text: &str) -> Result<Loaded, ConfigError> {
     file::load_text(name, text)
+}
+
+/// The settings that [`Loaded::to_bytes`] wrote.
+pub fn load_stored(bytes: &[u8]) -> Result<Loaded, ConfigError> {
+    file::load_stored(bytes)
 }
 
 #[cfg(test)]

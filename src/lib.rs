@@ -18,6 +18,8 @@ pub mod explain;
 
 pub mod recent;
 
+pub mod store;
+
 pub mod web;
 
 pub mod secrets;
@@ -39,6 +41,8 @@ pub mod reload;
 pub mod replay;
 
 pub mod load;
+
+pub mod recovery;
 
 pub mod app;
 

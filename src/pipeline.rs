@@ -3,8 +3,11 @@
 //! All ways in end here. Invariant: whatever the aggregator closes goes to [`Metrics::record`] at once and once,
 //! whether a request or the sweep closed it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+mod durable;
+pub mod input;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
@@ -21,6 +24,8 @@ use crate::mapping::push::{PushLimits, trace_id};
 use crate::metrics::snapshot::Family;
 use crate::metrics::{Metrics, Received, Transport};
 use crate::recent::{Ended, Recent};
+use crate::store::Journal;
+pub use durable::Applied;
 
 /// Everything between a decoded request and a scrape.
 #[derive(Debug)]
@@ -36,6 +41,19 @@ pub struct Pipeline {
     accepts: RwLock<bool>,
     /// When it was reckoned last what is kept beside open instances.
     reckoned: AtomicU64,
+    /// Where everything is logged, if it is.
+    journal: OnceLock<Arc<Journal>>,
+    /// By how much our clock is ahead of the time since the start: it went on from where it was before.
+    ahead: AtomicU64,
+    /// Whether a request was refused that the log does not know of.
+    lost: AtomicBool,
+    /// When a sweep was logged last, and anything.
+    swept: AtomicU64,
+    logged: AtomicU64,
+    /// What the configs in force were made of.
+    configs: Mutex<Arc<[u8]>>,
+    /// What a scrape has shown last that nothing takes back.
+    last_shown: Mutex<Option<Arc<Vec<Family>>>>,
 }
 
 /// The rules by which events are mapped and instances are ended. Whoever maps an event by them hands them on with it.
@@ -82,12 +100,20 @@ impl Pipeline {
             recent,
             accepts: RwLock::new(true),
             reckoned: AtomicU64::new(0),
+            journal: OnceLock::new(),
+            ahead: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            swept: AtomicU64::new(0),
+            logged: AtomicU64::new(0),
+            configs: Mutex::default(),
+            last_shown: Mutex::default(),
         }
     }
 
     /// Both clocks.
     pub fn now(&self) -> Now {
-        Now { arrival: Arrival::since_origin(self.origin.elapsed()), wall: wall() }
+        let ahead = Duration::from_nanos(self.ahead.load(Relaxed));
+        Now { arrival: Arrival::since_origin(ahead + self.origin.elapsed()), wall: wall() }
     }
 
     /// The rules in force.
@@ -131,27 +157,48 @@ impl Pipeline {
     /// Whether there is room for what requests may bring; if not, they are to be sent again later. What is refused so is
     /// known as a loss.
     pub fn has_room(&self) -> bool {
-        !self.aggregator.refuses(self.now().arrival)
+        if self.journal().is_none() {
+            return !self.aggregator.refuses(self.now().arrival);
+        }
+        let has_room = !self.aggregator.is_refusing() && self.can_store();
+        if !has_room {
+            self.note_loss();
+        }
+        has_room
     }
 
     /// Closes what is due. Returns whether more is due.
     pub fn sweep(&self, now: Now) -> bool {
-        let in_force = self.in_force();
-        let (effects, more_is_due) = self.aggregator.sweep(now.arrival, SWEEP_BATCH, &in_force.catalog);
-        self.note(effects, &in_force, now);
-        let more_must_go = self.aggregator.pressure() == Pressure::Evicting && self.make_room(&in_force, now);
-        self.metrics.expire(now);
+        if self.journal().is_some() {
+            return self.sweep_in_order(now);
+        }
+        let more_is_due = self.close_due(now);
+        let more_must_go = self.aggregator.pressure() == Pressure::Evicting && self.make_room(now);
         self.reckon(now);
         more_is_due || more_must_go
     }
 
+    fn close_due(&self, now: Now) -> bool {
+        let in_force = self.in_force();
+        let (effects, more_is_due) = self.aggregator.sweep(now.arrival, SWEEP_BATCH, &in_force.catalog);
+        self.note(effects, &in_force, now);
+        self.metrics.expire(now);
+        more_is_due
+    }
+
     /// Ends some of what costs most for least. Returns whether more has to go.
-    fn make_room(&self, in_force: &InForce, now: Now) -> bool {
+    fn make_room(&self, now: Now) -> bool {
+        let in_force = self.in_force();
+        self.forget_what_is_known(&in_force);
+        let (effects, more) = self.aggregator.make_room(now.arrival, SWEEP_BATCH, &in_force.catalog);
+        self.note(effects, &in_force, now);
+        more
+    }
+
+    /// Forgets what is kept for convenience.
+    fn forget_what_is_known(&self, in_force: &InForce) {
         in_force.rules.forget_seen();
         drop(self.recent.take_all());
-        let (effects, more) = self.aggregator.make_room(now.arrival, SWEEP_BATCH, &in_force.catalog);
-        self.note(effects, in_force, now);
-        more
     }
 
     /// Reckons anew, now and then, what is kept beside open instances themselves.
@@ -217,6 +264,7 @@ impl Pipeline {
 
     /// What a scrape shows.
     pub fn snapshot(&self, now: Now) -> Vec<Family> {
+        self.look_at_store();
         self.metrics.snapshot(now, self.aggregator.population())
     }
 

@@ -5,6 +5,8 @@
 //! links that Kubernetes swaps under a mounted ConfigMap. What is reloaded are the flows and what they are read by, and
 //! what is in the files of certificates and tokens; all else needs a restart, which is said.
 
+mod stored;
+
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,9 +21,13 @@ use crate::domain::flow::Flow;
 use crate::domain::time::{Arrival, Now};
 use crate::mapping::flows::{Compiled, History};
 use crate::metrics::Task;
+use crate::pipeline::input::Input;
 use crate::pipeline::{InForce, Pipeline};
 use crate::secrets::{Follow, Look};
+use crate::store::NotStored;
 use crate::tasks::attempt_now;
+pub use stored::StoredConfigs;
+use stored::Texts;
 
 /// Settings that a reload changes; what begins with one of these.
 const RELOADED: [&str; 5] = ["flows", "include", "defaults", "ignore", "trace_flow"];
@@ -44,6 +50,25 @@ pub struct Source {
     pub path: Option<PathBuf>,
     /// What flags and variables set.
     pub overrides: Vec<Override>,
+}
+
+/// Why a config was not put in force.
+enum NotTaken {
+    Wrong(ConfigError),
+    /// The log cannot be told.
+    NotStored,
+}
+
+impl From<ConfigError> for NotTaken {
+    fn from(error: ConfigError) -> Self {
+        NotTaken::Wrong(error)
+    }
+}
+
+impl From<NotStored> for NotTaken {
+    fn from(_: NotStored) -> Self {
+        NotTaken::NotStored
+    }
 }
 
 /// What became of a look at the config.
@@ -69,6 +94,8 @@ pub struct Reloader {
     /// The configs before the one in force of which instances may be open: the first that came after them, and when
     /// the last of these instances ends.
     ending: VecDeque<(u32, Arrival)>,
+    /// The configs that are in force for some instance, as they are stored.
+    texts: Texts,
     /// What was said about the last config that was refused.
     refused: Option<String>,
     secrets: Vec<Arc<dyn Follow>>,
@@ -77,16 +104,20 @@ pub struct Reloader {
 impl Reloader {
     /// A reloader of a pipeline that was built from `loaded`.
     pub fn new(pipeline: Arc<Pipeline>, source: Source, loaded: &Loaded, history: History) -> Self {
-        Reloader {
+        let texts = Texts::new(loaded, &history);
+        let reloader = Reloader {
             pipeline,
             source,
             started_with: loaded.config.clone(),
             in_force: loaded.fingerprint,
             history,
             ending: VecDeque::new(),
+            texts,
             refused: None,
             secrets: Vec::new(),
-        }
+        };
+        reloader.hand_on();
+        reloader
     }
 
     /// The same, which looks at these as well.
@@ -155,7 +186,9 @@ impl Reloader {
         if !is_same || is_lighter {
             match self.take(&loaded, now) {
                 Ok(()) => {}
-                Err(error) => return self.refuse(&error, asked, now),
+                Err(NotTaken::Wrong(error)) => return self.refuse(&error, asked, now),
+                // It is looked at again.
+                Err(NotTaken::NotStored) => return Outcome::Unchanged,
             }
         }
         let was_refused = self.refused.take().is_some();
@@ -205,7 +238,15 @@ impl Reloader {
     }
 
     /// Puts a config in force.
-    fn take(&mut self, loaded: &Loaded, now: Now) -> Result<(), ConfigError> {
+    fn take(&mut self, loaded: &Loaded, now: Now) -> Result<(), NotTaken> {
+        let pipeline = Arc::clone(&self.pipeline);
+        let config = loaded.to_bytes();
+        let input = Input::Config { now, config: &config };
+        let applied = pipeline.log(&input, || self.put_in_force(loaded, now).map_err(NotTaken::from));
+        applied.map(|applied| applied.value)
+    }
+
+    fn put_in_force(&mut self, loaded: &Loaded, now: Now) -> Result<(), ConfigError> {
         let before = self.pipeline.in_force();
         let mut history = self.history.clone();
         while let Some((after, _)) = self.ending.front().filter(|(_, end)| *end <= now.arrival) {
@@ -227,6 +268,8 @@ impl Reloader {
         self.pipeline.metrics().config_in_force(loaded.fingerprint);
         self.history = history;
         self.in_force = loaded.fingerprint;
+        self.texts.add(loaded, &self.history);
+        self.hand_on();
         Ok(())
     }
 

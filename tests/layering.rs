@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// The folders and files of `src`, and the parts of the crate that each may name.
-const MAY_KNOW: [(&str, &[&str]); 22] = [
+const MAY_KNOW: [(&str, &[&str]); 24] = [
     ("domain", &["domain"]),
     ("mapping", &["mapping", "domain"]),
     ("aggregator", &["aggregator", "domain"]),
@@ -13,18 +13,34 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("tasks", &["metrics"]),
     ("explain", &["domain"]),
     ("recent", &["domain"]),
-    ("pipeline", &["aggregator", "metrics", "mapping", "explain", "recent", "domain"]),
-    ("receiver", &["receiver", "mapping", "pipeline", "metrics", "tasks", "domain"]),
+    ("store", &["store"]),
+    ("pipeline", &["aggregator", "metrics", "mapping", "explain", "recent", "store", "domain", "pipeline"]),
+    ("receiver", &["receiver", "mapping", "pipeline", "metrics", "store", "tasks", "domain"]),
     ("web", &["web", "pipeline", "metrics", "tasks", "explain"]),
     ("memory", &[]),
     ("secrets", &[]),
     ("tls", &["secrets", "pipeline", "metrics"]),
     ("auth", &["secrets"]),
     ("listener", &["listener", "metrics", "tasks", "tls"]),
-    ("config", &["config", "mapping", "metrics"]),
+    ("config", &["config", "mapping", "metrics", "domain"]),
     ("load", &["load", "tls"]),
     ("access", &["auth", "config", "pipeline", "secrets", "tls"]),
-    ("reload", &["config", "domain", "mapping", "metrics", "pipeline", "secrets", "tasks"]),
+    ("reload", &["config", "domain", "mapping", "metrics", "pipeline", "secrets", "store", "tasks"]),
+    (
+        "recovery",
+        &[
+            "aggregator",
+            "app",
+            "config",
+            "domain",
+            "mapping",
+            "metrics",
+            "pipeline",
+            "receiver",
+            "reload",
+            "store",
+        ],
+    ),
     ("replay", &["replay", "pipeline", "metrics", "mapping", "domain"]),
     (
         "cli",
@@ -47,7 +63,9 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
             "pipeline",
             "receiver",
             "recent",
+            "recovery",
             "reload",
+            "store",
             "tasks",
             "web",
         ],
@@ -55,7 +73,7 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
 ];
 
 /// Crates that only some parts may name.
-const CRATES: [(&str, &[&str]); 17] = [
+const CRATES: [(&str, &[&str]); 18] = [
     ("axum", &["receiver", "web", "listener", "auth", "access", "app"]),
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls"]),
@@ -68,15 +86,16 @@ const CRATES: [(&str, &[&str]); 17] = [
     ("prometheus", &["metrics"]),
     ("dashmap", &["aggregator", "mapping"]),
     ("hashbrown", &["metrics"]),
-    ("rustix", &["listener"]),
+    ("rustix", &["listener", "store"]),
+    ("crc32fast", &["store"]),
     ("mimalloc", &["main"]),
     ("serde_json", &["mapping", "receiver", "web", "config", "replay", "cli"]),
     ("serde_saphyr", &["config"]),
     (
         "tokio",
         &[
-            "pipeline", "auth", "receiver", "web", "tls", "listener", "tasks", "app", "reload", "load",
-            "cli", "main",
+            "pipeline", "auth", "receiver", "web", "tls", "listener", "tasks", "app", "reload", "recovery",
+            "store", "load", "cli", "main",
         ],
     ),
 ];

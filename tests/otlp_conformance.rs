@@ -1065,7 +1065,11 @@ fn may_be_sent_again(refusal: &Refusal) -> bool {
         | Refusal::MethodNotAllowed(_)
         | Refusal::Unauthenticated
         | Refusal::Internal => false,
-        Refusal::NoRoom | Refusal::TooSlow | Refusal::Overloaded | Refusal::ShuttingDown => true,
+        Refusal::NoRoom
+        | Refusal::TooSlow
+        | Refusal::Overloaded
+        | Refusal::NotStored
+        | Refusal::ShuttingDown => true,
     }
 }
 
@@ -1085,6 +1089,7 @@ fn line_30_must_say_the_same_of_every_refusal_over_http_and_over_grpc() {
         Refusal::NoRoom,
         Refusal::TooSlow,
         Refusal::Overloaded,
+        Refusal::NotStored,
         Refusal::ShuttingDown,
         Refusal::Internal,
     ];

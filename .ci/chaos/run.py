@@ -1,7 +1,7 @@
 """Faults under load, and a ledger of what was acknowledged: nothing is lost, nothing counted twice.
 
     python3 .ci/chaos/run.py                        all scenarios, 60 s each
-    python3 .ci/chaos/run.py --short                all of them within three minutes, as CI does
+    python3 .ci/chaos/run.py --short                all of them within four minutes, as CI does
     python3 .ci/chaos/run.py --minutes 30 restarts  these, half an hour together
 
 A scenario is a function `scenario_...` in a file `scenarios_*.py` beside this one. It is given how
@@ -53,7 +53,7 @@ if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("scenario", nargs="*", metavar="SCENARIO", help="default: all")
     arguments.add_argument("--minutes", type=float, help="for all scenarios together")
-    arguments.add_argument("--short", action="store_true", help="within three minutes")
+    arguments.add_argument("--short", action="store_true", help="within four minutes")
     parsed = arguments.parse_args()
     environment.prepare()
     sys.exit(main(parsed))

@@ -69,6 +69,15 @@ def many_open():
     ]
 
 
+def stored(in_request, rate=SPANS_PER_SECOND):
+    """Without a store, and with one at each level of durability."""
+    levels = [ours()] + [
+        ours(f"store, fsync {fsync}", f"store: {{path: store-{fsync}, fsync: {fsync}}}\n")
+        for fsync in ("never", "1s", "always")
+    ]
+    return [spans(level, "grpc", in_request, rate=rate) for level in levels]
+
+
 COMPARISONS = {
     "grpc-100": lambda: by_otlp("grpc", 100),
     "grpc-1000": lambda: [*by_otlp("grpc", 1000), spans(COLLECTOR_BY_TRACE, "grpc", 1000)],
@@ -88,6 +97,9 @@ COMPARISONS = {
     "rate-110k": lambda: at_rate(110_000),
     "rate-220k": lambda: at_rate(220_000),
     "rate-350k": lambda: at_rate(350_000),
+    "store-100": lambda: stored(100),
+    "store-1000": lambda: stored(1000),
+    "store-110k": lambda: stored(100, rate=110_000),
     "push": lambda: [pushes(ours()), pushes(NULL_SINK), pushes(PUSH_SERVER)],
     "open-traces": many_open,
 }

@@ -4,6 +4,8 @@
 //! early, so an entry may find nothing to do. Adding costs the same however many instances are open, and taking
 //! what is due costs what is due: entries are only written down until their page comes up, and put in order then.
 
+mod stored;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

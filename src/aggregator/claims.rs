@@ -2,6 +2,8 @@
 //!
 //! Invariant: only open instances claim anything; whoever ends one makes it [`forget`](Claims::forget) its claims.
 
+mod stored;
+
 use std::collections::HashMap;
 
 use crate::domain::footprint;

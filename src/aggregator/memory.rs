@@ -48,6 +48,17 @@ pub(super) struct Victims {
     chosen_anew: Arrival,
 }
 
+/// What is let go for want of room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relief {
+    /// Instances that are folded.
+    pub folded: Vec<Key>,
+    /// Instances that are ended.
+    pub ended: Vec<Key>,
+    /// Whether nothing else was to go with them.
+    pub is_last: bool,
+}
+
 /// How many instances are chosen at once: a list of more would take much of the memory that is short.
 const MOST_VICTIMS: u64 = 1 << 18;
 
@@ -109,35 +120,48 @@ impl Aggregator {
     /// Ends what costs most for least, or folds it where that frees most of it, at most `limit` instances at a time.
     /// Returns what happened and whether more has to go.
     pub fn make_room(&self, now: Arrival, limit: usize, rules: &impl Rules) -> (Effects, bool) {
-        let mut effects = Effects::default();
+        match self.choose_relief(now, limit, rules) {
+            Some(relief) => self.relieve(relief, now, rules),
+            None => (Effects::default(), false),
+        }
+    }
+
+    /// What has to go next, if anything has.
+    pub fn choose_relief(&self, now: Arrival, limit: usize, rules: &impl Rules) -> Option<Relief> {
         let mut victims = lock(&self.victims);
         if self.pressure() != Pressure::Evicting {
             *victims = Victims::default();
-            return (effects, false);
+            return None;
         }
         if victims.keys.is_empty() {
             // Where what is kept is not theirs, ending instances is of no use, however often they are looked through.
             if now < victims.chosen_anew {
-                return (effects, false);
+                return None;
             }
             victims.keys = self.choose_victims(now, rules);
             victims.chosen_anew = now.plus(CHOOSE_INTERVAL);
         }
         let rest = victims.keys.len().saturating_sub(limit);
-        let mut chosen = victims.keys.split_off(rest);
+        let chosen = victims.keys.split_off(rest);
         drop(victims);
+        let (folded, ended) = chosen.into_iter().partition(|key| self.is_better_folded(key, rules));
+        Some(Relief { folded, ended, is_last: rest == 0 })
+    }
+
+    /// Lets go what has to. Returns what happened and whether more has to go.
+    pub fn relieve(&self, relief: Relief, now: Arrival, rules: &impl Rules) -> (Effects, bool) {
+        let mut effects = Effects::default();
         self.loss.fetch_max(now.nanoseconds(), Relaxed);
-        let is_any = !chosen.is_empty();
-        chosen.retain(|key| match attempt(|| self.fold_instead(key, rules, &mut effects)) {
-            Some(is_folded) => !is_folded,
-            None => {
+        let Relief { folded, ended, is_last } = relief;
+        let is_any = !folded.is_empty() || !ended.is_empty();
+        for key in &folded {
+            if attempt(|| self.fold_early(key, &mut effects)).is_none() {
                 self.give_up(key, 0, now, rules, &mut effects);
-                false
             }
-        });
-        self.end_early(chosen, Reason::Capacity, now, rules, &mut effects);
+        }
+        self.end_early(ended, Reason::Capacity, now, rules, &mut effects);
         self.weighed(&effects);
-        if rest == 0 {
+        if is_last {
             self.tidy_tables();
         }
         effects.pressure = self.feel_pressure(now);
@@ -213,17 +237,22 @@ impl Aggregator {
         }
     }
 
-    /// Folds an instance where that frees most of what it takes; returns whether that was so.
-    fn fold_instead(&self, key: &Key, rules: &impl Rules, effects: &mut Effects) -> bool {
-        let mut slot = self.slots.get_mut(key);
-        let Some(Slot::Open(instance)) = slot.as_deref_mut() else { return false };
-        let folds = may_fold(instance.flow(), rules) && !instance.has_joints() && instance.is_mostly_facts();
-        if folds {
-            instance.fold_as(instance.flow().clone());
-            effects.bytes_change += instance.weigh();
-            self.count_stub(instance);
+    /// Whether folding an instance frees most of what it takes.
+    fn is_better_folded(&self, key: &Key, rules: &impl Rules) -> bool {
+        match self.slots.get(key).as_deref() {
+            Some(Slot::Open(instance)) => {
+                may_fold(instance.flow(), rules) && !instance.has_joints() && instance.is_mostly_facts()
+            }
+            _ => false,
         }
-        folds
+    }
+
+    fn fold_early(&self, key: &Key, effects: &mut Effects) {
+        let mut slot = self.slots.get_mut(key);
+        let Some(Slot::Open(instance)) = slot.as_deref_mut() else { return };
+        instance.fold_as(instance.flow().clone());
+        effects.bytes_change += instance.weigh();
+        self.stubs.fetch_add(1, Relaxed);
     }
 
     /// Adds what a batch changed of the weight of open instances.

@@ -11,6 +11,7 @@ mod failures;
 mod groups;
 mod memory;
 mod remembered;
+mod stored;
 
 use std::hash::BuildHasher;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -36,8 +37,10 @@ pub use budget::{Budget, Pressure};
 use calendar::Calendar;
 use claims::Claims;
 use failures::attempt;
+pub use memory::Relief;
 use memory::Victims;
 use remembered::Remembered;
+pub use stored::Seed;
 
 /// Bounds of what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +135,7 @@ pub struct Population {
 /// The open instances and the tombstones of closed ones.
 #[derive(Debug)]
 pub struct Aggregator {
-    slots: DashMap<Key, Slot, foldhash::quality::RandomState>,
+    slots: DashMap<Key, Slot, foldhash::quality::SeedableRandomState>,
     /// When to look at which key; a key's shard follows from its hash.
     timers: Box<[Mutex<Timers>]>,
     /// Which open instances name which others. Taken before any slot's lock.
@@ -156,6 +159,8 @@ pub struct Aggregator {
     pressure: Mutex<(Pressure, Arrival)>,
     /// Whether that is to refuse requests.
     refuses: AtomicBool,
+    /// Whether all is done again elsewhere, so that nothing may depend on the memory of this machine.
+    is_repeated: bool,
     victims: Mutex<Victims>,
     /// When [`Self::give_back`] looked last.
     looked_for_room: AtomicU64,
@@ -288,6 +293,7 @@ impl Aggregator {
             others: AtomicU64::new(0),
             pressure: Mutex::new((Pressure::None, Arrival::ORIGIN)),
             refuses: AtomicBool::new(false),
+            is_repeated: false,
             victims: Mutex::default(),
             looked_for_room: AtomicU64::new(0),
         }
@@ -602,7 +608,10 @@ impl Aggregator {
 
     /// Whether there is any use in folding an instance: when memory is short, only if that frees some.
     fn folds(&self, instance: &Instance) -> bool {
-        !self.refuses.load(Relaxed) || instance.outweighs_a_stub() || instance.is_mostly_facts()
+        self.is_repeated
+            || !self.refuses.load(Relaxed)
+            || instance.outweighs_a_stub()
+            || instance.is_mostly_facts()
     }
 
     /// The only place where an instance becomes a result. It has been taken out of the map: no one else has it.

@@ -3,6 +3,8 @@
 //! Two generations: when the younger one is old enough or full, it becomes the elder, and the elder is forgotten.
 //! A key is so remembered for one to two lifetimes, or less when there is no room.
 
+mod stored;
+
 use std::collections::HashMap;
 use std::time::Duration;
 

@@ -81,7 +81,19 @@ fn overrides(matches: &ArgMatches) -> Vec<Override> {
             overrides.push(Override::from_flag(&path, value));
         }
     }
+    overrides.extend(data(matches));
     overrides
+}
+
+/// `--data`, from where we are.
+fn data(matches: &ArgMatches) -> Option<Override> {
+    let data: &PathBuf = matches.try_get_one("data").ok()??;
+    let path = std::path::absolute(data).unwrap_or_else(|_| data.clone());
+    Some(Override {
+        path: "store.path".to_owned(),
+        value: path.to_string_lossy().into_owned(),
+        origin: "flag --data".to_owned(),
+    })
 }
 
 pub(super) fn command() -> Clap {
@@ -91,6 +103,13 @@ pub(super) fn command() -> Clap {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help("The config file; default: config.yaml if it is there, else the built-in defaults")
+    };
+    let data = || {
+        Arg::new("data")
+            .long("data")
+            .value_name("DIR")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("A folder in which open flows and counters outlive the process: --store.path from here")
     };
     let file = Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(PathBuf));
     let settings_help = "Every setting of config.yaml is also a flag of the same name, such as \
@@ -102,12 +121,14 @@ pub(super) fn command() -> Clap {
         .after_help(settings_help)
         .args_conflicts_with_subcommands(true)
         .arg(config())
+        .arg(data())
         .args(setting_arguments())
         .subcommand(
             Clap::new("serve")
                 .about("Receives events and serves metrics; what happens without a command, too")
                 .after_help(settings_help)
                 .arg(config())
+                .arg(data())
                 .args(setting_arguments()),
         )
         .subcommand(

@@ -1,5 +1,7 @@
 //! Config files: reading, `${env:NAME}`, included files, and errors that name file, line, column and key.
 
+mod stored;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +12,9 @@ use thiserror::Error;
 use super::overrides::apply;
 use super::{Config, Override};
 use crate::mapping::condition::ExpressionError;
-use crate::mapping::flows::{Compiled, FlowConfig, FlowError, History, compile_after};
+use crate::mapping::flows::{
+    Compiled, FlowConfig, FlowError, History, Numbers, compile_after, compile_again,
+};
 
 /// The largest config file.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -72,6 +76,8 @@ pub struct Loaded {
     /// For each flow: its file, and its line there.
     places: Vec<(Arc<Source>, usize)>,
     main: Arc<Source>,
+    included: Vec<Arc<Source>>,
+    overrides: Vec<Override>,
     /// Where relative paths begin.
     folder: PathBuf,
 }
@@ -118,12 +124,19 @@ pub(super) fn load(path: Option<&Path>, overrides: &[Override]) -> Result<Loaded
         None => Source { name: "built-in defaults".to_owned(), text: String::new() },
     };
     let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
-    load_source(main, overrides, folder, |pattern| matching(folder, pattern))
+    load_source(main, overrides, folder, |pattern, main| {
+        let files = matching(folder, pattern).map_err(|problem| main.blame(problem))?;
+        files.iter().map(|path| read(path)).collect()
+    })
 }
+
+pub(super) use stored::load_stored;
 
 pub(super) fn load_text(name: &str, text: &str) -> Result<Loaded, ConfigError> {
     let main = Source::new(name.to_owned(), text)?;
-    let none = |pattern: &str| Err(format!("include: {pattern:?}: only a file can include others"));
+    let none = |pattern: &str, main: &Source| {
+        Err(main.blame(format!("include: {pattern:?}: only a file can include others")))
+    };
     load_source(main, &[], Path::new(""), none)
 }
 
@@ -133,7 +146,7 @@ fn load_source(
     main: Source,
     overrides: &[Override],
     folder: &Path,
-    included: impl Fn(&str) -> Result<Vec<PathBuf>, String>,
+    included: impl Fn(&str, &Source) -> Result<Vec<Source>, ConfigError>,
 ) -> Result<Loaded, ConfigError> {
     let config: Config = parse(&main)?;
     let config = apply(config, overrides)?;
@@ -156,16 +169,19 @@ fn load_source(
         flows: Vec::new(),
         places: Vec::new(),
         main: Arc::clone(&main),
+        included: Vec::new(),
+        overrides: overrides.to_vec(),
         folder: folder.to_owned(),
         config,
     };
     let own = std::mem::take(&mut loaded.config.flows);
     loaded.add(&main, own);
     for pattern in loaded.config.include.clone() {
-        for path in included(&pattern).map_err(|problem| main.blame(problem))? {
-            let source = Arc::new(read(&path)?);
+        for source in included(&pattern, &main)? {
+            let source = Arc::new(source);
             let included: Included = parse(&source)?;
             loaded.add(&source, included.flows);
+            loaded.included.push(source);
         }
     }
     loaded.fingerprint = loaded.compute_fingerprint();
@@ -196,6 +212,13 @@ impl Loaded {
     /// Turns the flows into rules, or says where they are wrong.
     pub fn compile(&self) -> Result<Compiled, ConfigError> {
         self.compile_after(History::default())
+    }
+
+    /// The same for a config that had these numbers, after those before it.
+    pub fn compile_again(&self, history: History, numbers: &Numbers) -> Result<Compiled, ConfigError> {
+        let Config { defaults, ignore, trace_flow, .. } = &self.config;
+        let compiled = compile_again(history, numbers, &self.flows, defaults, ignore, *trace_flow);
+        compiled.map_err(|error| self.locate(&error))
     }
 
     /// The same for rules that take the place of others.

@@ -120,3 +120,20 @@ fn equal_configs_have_equal_fingerprints_and_others_have_others() {
     assert_ne!(fingerprint("trace_flow: true\n"), fingerprint("trace_flow: false\n"));
     assert_ne!(fingerprint("flows: [{name: a}]\n"), fingerprint("flows: [{name: b}]\n"));
 }
+
+#[test]
+fn a_config_is_the_same_after_it_was_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("main.yaml", "flows: [{name: first}]\ninclude: [a.yaml, '*.yml']\nmetrics: {zero_first: 3s}\n");
+    write("a.yaml", "flows: [{name: second}, {name: third}]\n");
+    write("b.yml", "flows: [{name: '$${env:fourth}'}]\n");
+    let overrides = [Override::from_flag("limits.instances", "7")];
+    let loaded = load(Some(&folder.path().join("main.yaml")), &overrides).unwrap();
+    drop(folder);
+    let restored = load_stored(&loaded.to_bytes()).unwrap();
+    assert_eq!((&restored.config, &restored.flows), (&loaded.config, &loaded.flows));
+    assert_eq!(restored.fingerprint, loaded.fingerprint);
+    assert_eq!(restored.to_bytes(), loaded.to_bytes());
+    assert!(load_stored(b"nonsense").is_err());
+}

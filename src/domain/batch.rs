@@ -1,9 +1,13 @@
 //! The events of a request in the order in which they came. Those of one instance that stand side by side are one run, so
 //! that an instance is looked up once for all of them.
 
+mod stored;
+
 use super::event::{Event, Incoming};
 use super::ids::Key;
 use super::joining::Joint;
+
+pub use stored::KnownFacts;
 
 /// Events and where they belong.
 #[derive(Debug, Default)]

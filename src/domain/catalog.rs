@@ -2,6 +2,8 @@
 //!
 //! Invariant: an id always means the same flow, and the number of flows that pushes create is bounded.
 
+mod stored;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;

@@ -121,7 +121,7 @@ pub fn decide(flow: &Flow, key: &Key, progress: &Progress, clocks: &Clocks, now:
 
 /// Rule 3: when the instance is too old. A flow that pushes create has no other setting than their life span, so
 /// that one is kept to, however long it is.
-fn age_limit(flow: &Flow, clocks: &Clocks) -> Arrival {
+pub(super) fn age_limit(flow: &Flow, clocks: &Clocks) -> Arrival {
     let limit = clocks.first.plus(flow.timers.max_age);
     if flow.origin != Origin::Pushed {
         return limit;

@@ -3,6 +3,8 @@
 //! An [`Event`] is small and many; what many events share (the service, what the flows' rules say about it) is its
 //! [`Facts`], interned by whoever maps wire types. The identity rules of repeated events live here and nowhere else.
 
+mod stored;
+
 use std::cmp::Ordering;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

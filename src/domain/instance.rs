@@ -3,6 +3,8 @@
 //! Invariant: the result depends on the set of its events only. Arrival order and repetition decide nothing but
 //! when it closes, unless a cap was met.
 
+mod stored;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -3,6 +3,8 @@
 //! Invariant: sorted, non-touching, and adding an interval that is already covered changes nothing, so that a
 //! duplicate event cannot change a stage's time.
 
+mod stored;
+
 use super::footprint;
 use super::time::EventTime;
 

@@ -3,6 +3,8 @@
 //! Joining a candidate is idempotent and commutative, as long as no more than [`MAX_CANDIDATES`] distinct values
 //! come: the choice depends on the events, never on the order of their arrival.
 
+mod stored;
+
 use std::cmp::Ordering;
 use std::sync::Arc;
 

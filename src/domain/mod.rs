@@ -21,6 +21,7 @@ pub mod names;
 pub mod outline;
 pub mod result;
 pub mod skew;
+pub mod stored;
 mod stub;
 pub mod summary;
 pub mod time;

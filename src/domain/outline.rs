@@ -3,6 +3,8 @@
 //! An [`Outline`] is what remains of an instance's events when it is folded to a stub, and is built from the events
 //! themselves while they are kept; both are then judged by the same [`Outline::seen`].
 
+mod stored;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

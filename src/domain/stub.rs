@@ -3,6 +3,8 @@
 //! Invariant: while no cap is met, a stub that took events one by one and one that was made of all of them give the same
 //! bounds, labels and stages; only its critical path is coarser.
 
+mod stored;
+
 use std::cmp::{Ordering, Reverse};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

@@ -30,6 +30,12 @@ impl Arrival {
         Arrival(self.0.saturating_add(nanoseconds(wait)))
     }
 
+    /// This moment minus `wait`, at least the origin.
+    #[must_use]
+    pub fn minus(self, wait: Duration) -> Self {
+        Arrival(self.0.saturating_sub(nanoseconds(wait)))
+    }
+
     /// How long after `earlier` this moment is; zero if it is not after it.
     pub fn since(self, earlier: Arrival) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -3,6 +3,8 @@
 //! Knows neither the encoding nor what becomes of the events. A span that cannot be right (no valid id, an end far
 //! from now) is refused alone, counted by reason.
 
+mod stored;
+
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::hash::BuildHasher;

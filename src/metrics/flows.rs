@@ -3,6 +3,8 @@
 //! One set of family names serves all flows, told apart by the label `flow`; flows that pushes create have a
 //! histogram of their own name beside them, as the ancestor did.
 
+mod stored;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};

@@ -3,6 +3,8 @@
 //! Invariant: the counts only rise, every observation is in exactly one bucket, and the sum is kept in whole
 //! nanoseconds, so that it does not depend on the order of the observations.
 
+mod stored;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

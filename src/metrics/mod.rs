@@ -11,6 +11,8 @@ mod histogram;
 mod own;
 mod series;
 pub mod snapshot;
+mod store;
+mod stored;
 mod tasks;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -32,9 +34,12 @@ use crate::domain::time::{Arrival, EventTime, Now};
 pub use connections::{ConnectionMetrics, InFlightGauge};
 use flows::{FlowMetrics, Gauges, Shared};
 use histogram::{Bounds, Layout, NativeLayout};
-use own::OwnMetrics;
+use own::{OwnMetrics, StoreMetrics};
 use series::{Birth, Lines, SeriesLimits};
 use snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
+pub use store::{Recovery, StoreHealth};
+use stored::Carried;
+pub use stored::{Stability, stability};
 pub use tasks::{Panics, Task};
 
 /// Settings of what a scrape shows.
@@ -102,6 +107,10 @@ pub struct Metrics {
     refreshing: Mutex<()>,
     /// When idle series were looked for last.
     expired: Mutex<Arrival>,
+    /// What the program's own metrics stood at when the process started.
+    carried: Mutex<Carried>,
+    /// Where there is a store.
+    store: OnceLock<StoreMetrics>,
 }
 
 /// Says what is done from now on about how much is kept.
@@ -220,6 +229,8 @@ impl Metrics {
             late_stages: Mutex::default(),
             refreshing: Mutex::default(),
             expired: Mutex::new(now.arrival),
+            carried: Mutex::default(),
+            store: OnceLock::new(),
         };
         for flow in catalog.fixed() {
             metrics.of(flow, now);
@@ -393,9 +404,9 @@ impl Metrics {
             let flow = catalog.flow(late.flow);
             own.events.late.with_label_values(&[&*flow.name, self.late_stage(&flow, &late.stage)]).inc();
             if let Some(lateness) = late.lateness {
-                own.times.late.observe(lateness.late.as_secs_f64());
+                own.times.late.observe(seconds(lateness.late));
                 let extension = own.times.late_extension.with_label_values(&[&*flow.name]);
-                extension.observe(lateness.extension.as_secs_f64());
+                extension.observe(seconds(lateness.extension));
             }
         }
         let of_flows = |changes: &[(FlowId, i64)], change: fn(&FlowMetrics, i64)| {
@@ -467,7 +478,7 @@ impl Metrics {
             failed += self.of(&of_one[0].flow, now).observe(of_one, birth);
         }
         for closed in closed {
-            lags.observe(now.arrival.since(closed.due).as_secs_f64());
+            lags.observe(seconds(now.arrival.since(closed.due)));
             sum.add(&closed.notes);
             outcomes[closed.outcome as usize] += 1;
             self.note_oddities(closed);
@@ -541,16 +552,20 @@ impl Metrics {
             shows_classic: self.settings.histograms != Histograms::Native,
             native: (self.settings.histograms != Histograms::Classic).then_some(native),
         };
-        let limits = SeriesLimits {
-            series: self.settings.series_per_family,
-            values_per_label: self.settings.values_per_label,
-            // Who writes a config knows how many flows it has.
-            lines: (flow.origin == Origin::Pushed).then(|| Arc::clone(&self.pushed_lines)),
-        };
+        let limits = self.limits_of(flow);
         let shares = self.settings.critical_path_histogram;
         let mut gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
         let gauges = Arc::clone(gauges.entry(Arc::clone(&flow.name)).or_default());
         FlowMetrics::new(Arc::clone(flow), layout, &limits, shares, gauges, self.birth(now))
+    }
+
+    fn limits_of(&self, flow: &Flow) -> SeriesLimits {
+        SeriesLimits {
+            series: self.settings.series_per_family,
+            values_per_label: self.settings.values_per_label,
+            // Who writes a config knows how many flows it has.
+            lines: (flow.origin == Origin::Pushed).then(|| Arc::clone(&self.pushed_lines)),
+        }
     }
 
     /// What a series is born with that is new now.
@@ -612,7 +627,7 @@ impl Metrics {
             }
         }
         self.refresh(population, &flows);
-        families.extend(self.own.gather().iter().map(|family| from_prometheus(family, self.started)));
+        families.extend(self.own_families());
         families.retain(|family| !family.series.is_empty());
         families
     }
@@ -670,6 +685,12 @@ impl Metrics {
             gauge.set(i64::try_from(wanted).unwrap_or(i64::MAX));
         }
     }
+}
+
+/// A time in seconds, to the microsecond: in parts of a power of two, so that sums are exact, whatever was added up first.
+fn seconds(time: Duration) -> f64 {
+    const PARTS: f64 = (1 << 20) as f64;
+    (time.as_secs_f64() * PARTS).round() / PARTS
 }
 
 /// The `prometheus` crate's model in ours.

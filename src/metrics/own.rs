@@ -3,6 +3,8 @@
 //! Counters are bumped once for each request or sweep, never for each span. Together they keep the identities of
 //! the contract: every received event is counted in exactly one place.
 
+mod store;
+
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
@@ -10,6 +12,7 @@ use prometheus::{
 
 use super::{FailedHandshake, Panics, Transport};
 use crate::domain::result::Outcome;
+pub(super) use store::StoreMetrics;
 
 /// The program's own metrics.
 #[derive(Debug)]
@@ -144,6 +147,11 @@ impl OwnMetrics {
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("no other metric has the process's names");
         metrics
+    }
+
+    /// Those of the store; to be called once.
+    pub(super) fn store(&self) -> StoreMetrics {
+        StoreMetrics::new(&Maker(self.registry.clone()))
     }
 
     /// All values as the `prometheus` crate models them.

@@ -4,6 +4,8 @@
 //! the closed labels (outcome, reason ...) and replaces the open-valued ones by `otel_metric_overflow="true"`; a new
 //! series shows zero for one scrape interval, because a rate cannot see a first value, and its true value after that.
 
+mod stored;
+
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -298,7 +300,9 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
             let has_labels = entry.open.labels().is_some();
             has_labels && !entry.stays && birth.now.since(entry.touched) >= idle
         };
-        let expired: Vec<_> = self.series.extract_if(is_idle).collect();
+        let mut expired: Vec<_> = self.series.extract_if(is_idle).collect();
+        // Where they are in the table decides nothing.
+        expired.sort_unstable_by(|a, b| (a.closed, &a.open).cmp(&(b.closed, &b.open)));
         if expired.is_empty() {
             return 0;
         }

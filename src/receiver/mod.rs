@@ -10,6 +10,7 @@ pub mod otlp_grpc;
 pub mod otlp_http;
 
 use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,16 +20,22 @@ use http::header::{ACCEPT_ENCODING, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
+use tracing::error;
 
 use body::Content;
 pub use body::most_room;
 pub use in_flight::InFlight;
 use in_flight::NoRoom;
 
+use crate::domain::batch::KnownFacts;
+use crate::domain::stored::{Damaged, Stored, from_bytes, to_bytes};
+use crate::domain::time::Now;
 use crate::mapping::otlp::{DecodeError, json, wire};
 use crate::mapping::spans::{MappedSpans, SpanMapper};
 use crate::metrics::{Panics, Received, Task, Transport};
-use crate::pipeline::{Pipeline, ShuttingDown};
+use crate::pipeline::input::Input;
+use crate::pipeline::{Applied, InForce, Pipeline, ShuttingDown};
+use crate::store::NotStored;
 use crate::tasks::attempt_now;
 
 /// What the requests of one way in may take.
@@ -69,7 +76,7 @@ impl Receiver {
             return read(body).await;
         }
         body::drain_later(body);
-        Err(Refusal::Overloaded)
+        Err(if self.pipeline.can_store() { Refusal::Overloaded } else { Refusal::NotStored })
     }
 
     /// Waits until it may be worked on, if it is large.
@@ -86,7 +93,8 @@ impl Receiver {
             let (request, _reserved) = request.inflate()?;
             accept_traces_now(&pipeline, transport, &request)
         };
-        run(self.pipeline.metrics().panics(), permit, accept).await
+        let applied = run(self.pipeline.metrics().panics(), permit, accept).await?;
+        Ok(self.pipeline.stored(applied).await?)
     }
 
     /// Counts the answer to a request.
@@ -119,6 +127,8 @@ pub enum Refusal {
     TooSlow,
     /// What is kept leaves no room for more.
     Overloaded,
+    /// It cannot be stored.
+    NotStored,
     /// It carries no token of ours.
     Unauthenticated,
     /// The process ends.
@@ -143,6 +153,7 @@ impl Refusal {
             Refusal::Overloaded => {
                 "as much is kept of open flows as may be (limits.memory_bytes, limits.instances); try again"
             }
+            Refusal::NotStored => "it cannot be stored at this moment (store.path); try again",
             Refusal::Unauthenticated => "a valid token is needed, as in `authorization: Bearer TOKEN`",
             Refusal::ShuttingDown => "shutting down; try again",
             Refusal::Internal => "internal error; the log says more",
@@ -158,9 +169,11 @@ impl Refusal {
             Refusal::NotFound(_) => StatusCode::NOT_FOUND,
             Refusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Refusal::NoRoom | Refusal::TooSlow | Refusal::Overloaded | Refusal::ShuttingDown => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Refusal::NoRoom
+            | Refusal::TooSlow
+            | Refusal::Overloaded
+            | Refusal::NotStored
+            | Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -175,9 +188,11 @@ impl Refusal {
                 Code::Unimplemented
             }
             Refusal::Unauthenticated => Code::Unauthenticated,
-            Refusal::NoRoom | Refusal::TooSlow | Refusal::Overloaded | Refusal::ShuttingDown => {
-                Code::Unavailable
-            }
+            Refusal::NoRoom
+            | Refusal::TooSlow
+            | Refusal::Overloaded
+            | Refusal::NotStored
+            | Refusal::ShuttingDown => Code::Unavailable,
             Refusal::Internal => Code::Internal,
         }
     }
@@ -185,7 +200,11 @@ impl Refusal {
     /// Whether sending the same request again can help.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Refusal::NoRoom | Refusal::TooSlow | Refusal::Overloaded | Refusal::ShuttingDown => true,
+            Refusal::NoRoom
+            | Refusal::TooSlow
+            | Refusal::Overloaded
+            | Refusal::NotStored
+            | Refusal::ShuttingDown => true,
             Refusal::Undecodable(_)
             | Refusal::TooLarge(_)
             | Refusal::Unsupported(_)
@@ -208,6 +227,7 @@ impl Refusal {
             Refusal::NoRoom => "bytes_in_flight",
             Refusal::TooSlow => "slow_body",
             Refusal::Overloaded => "overloaded",
+            Refusal::NotStored => "store",
             Refusal::ShuttingDown => "shutting_down",
             Refusal::Internal => "internal",
         }
@@ -256,6 +276,12 @@ impl From<ShuttingDown> for Refusal {
     }
 }
 
+impl From<NotStored> for Refusal {
+    fn from(_: NotStored) -> Self {
+        Refusal::NotStored
+    }
+}
+
 impl From<DecodeError> for Refusal {
     fn from(error: DecodeError) -> Self {
         Refusal::Undecodable(error.to_string())
@@ -282,15 +308,66 @@ fn accept_traces_now(
     pipeline: &Pipeline,
     transport: Transport,
     request: &[u8],
+) -> Result<Applied<MappedSpans>, Refusal> {
+    loop {
+        let in_force = pipeline.in_force();
+        let mapped = map_traces(pipeline, &in_force, transport, request, pipeline.now())?;
+        let spans = pipeline.journal().map(|_| to_bytes(|to| mapped.write(to)));
+        // Decoding may have taken a while: arrival is when the request is applied.
+        let now = pipeline.now();
+        let input = Input::Traces { transport, now, spans: spans.as_deref().unwrap_or_default() };
+        let applied = pipeline.log(&input, || {
+            // With a log, all is applied by the rules in force.
+            if spans.is_some() && !Arc::ptr_eq(&in_force, &pipeline.in_force()) {
+                return Err(NotApplied::Outdated);
+            }
+            apply_traces(pipeline, &in_force, transport, mapped, now).map_err(NotApplied::Refused)
+        });
+        match applied {
+            Ok(applied) => return Ok(applied),
+            Err(NotApplied::Refused(refusal)) => return Err(refusal),
+            Err(NotApplied::Outdated) => {}
+        }
+    }
+}
+
+/// Why a request was not applied.
+enum NotApplied {
+    /// Another config came into force after it was mapped.
+    Outdated,
+    Refused(Refusal),
+}
+
+impl From<NotStored> for NotApplied {
+    fn from(not_stored: NotStored) -> Self {
+        NotApplied::Refused(not_stored.into())
+    }
+}
+
+/// The events of a request that is decoded at `decoded`.
+fn map_traces(
+    pipeline: &Pipeline,
+    in_force: &InForce,
+    transport: Transport,
+    request: &[u8],
+    decoded: Now,
 ) -> Result<MappedSpans, Refusal> {
-    let in_force = pipeline.in_force();
-    let mut mapper = SpanMapper::new(&in_force.rules, pipeline.limits.time, pipeline.now());
+    let mut mapper = SpanMapper::new(&in_force.rules, pipeline.limits.time, decoded);
     mapper = mapper.for_bytes(request.len());
     match transport {
         Transport::HttpJson => json::walk(request, &mut mapper)?,
         Transport::Grpc | Transport::HttpProtobuf | Transport::Push => wire::walk(request, &mut mapper)?,
     }
-    let mut mapped = mapper.finish();
+    Ok(mapper.finish())
+}
+
+fn apply_traces(
+    pipeline: &Pipeline,
+    in_force: &InForce,
+    transport: Transport,
+    mut mapped: MappedSpans,
+    now: Now,
+) -> Result<MappedSpans, Refusal> {
     let received = Received {
         events: mapped.received,
         rejected: mapped.rejected.iter().map(|(reason, count)| (reason.as_str(), *count)).collect(),
@@ -299,10 +376,41 @@ fn accept_traces_now(
         truncated: in_force.rules.take_truncated(),
         warnings: Vec::new(),
     };
-    // Decoding may have taken a while: arrival is when the request is applied.
     let events = std::mem::take(&mut mapped.events);
-    pipeline.ingest(&in_force, transport, &received, events, pipeline.now())?;
+    pipeline.ingest(in_force, transport, &received, events, now)?;
     Ok(mapped)
+}
+
+/// Takes in again what a log says, at the times that it says. Whether it was a request.
+pub fn accept_again(pipeline: &Pipeline, input: &Input<'_>, known: &mut KnownFacts) -> bool {
+    let accept = || match input {
+        Input::Traces { transport, now, spans } => {
+            let undecodable = |damaged: Damaged| Refusal::Undecodable(damaged.to_string());
+            let mapped = from_bytes(spans, MappedSpans::read).map_err(undecodable);
+            let applied = mapped.and_then(|mut mapped| {
+                known.share(&mut mapped.events);
+                apply_traces(pipeline, &pipeline.in_force(), *transport, mapped, *now)
+            });
+            (true, applied.map(drop))
+        }
+        Input::Pushes { now, request } => (true, native_http::accept_again(pipeline, request, *now)),
+        _ => (false, Ok(())),
+    };
+    // What met a bug then meets it now, and left as much behind.
+    let (is_request, applied) = catch_unwind(AssertUnwindSafe(accept)).unwrap_or((true, Ok(())));
+    if let Err(refusal) = applied {
+        error!("a request of the log is refused by this version: {}", refusal.message());
+    }
+    is_request
+}
+
+/// What a request with spans would be in a log that came now, for tests.
+pub fn logged(pipeline: &Pipeline, transport: Transport, request: &[u8], now: Now) -> Option<Vec<u8>> {
+    let mapped = map_traces(pipeline, &pipeline.in_force(), transport, request, now).ok()?;
+    let spans = to_bytes(|to| mapped.write(to));
+    let mut entry = Vec::new();
+    Input::Traces { transport, now, spans: &spans }.write(&mut entry);
+    Some(entry)
 }
 
 #[cfg(test)]

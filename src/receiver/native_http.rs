@@ -21,7 +21,8 @@ use crate::domain::time::Now;
 use crate::mapping::push::{MappedPush, PushError, map_push};
 use crate::mapping::spans::Rejection;
 use crate::metrics::{Received, Transport};
-use crate::pipeline::{InForce, Pipeline};
+use crate::pipeline::input::Input;
+use crate::pipeline::{Applied, InForce, Pipeline};
 
 /// How many warnings and errors one reply names.
 const MAX_REPORTED: usize = 100;
@@ -89,7 +90,8 @@ impl Receiver {
             let (body, _reserved) = content.inflate()?;
             accept(&pipeline, &body)
         };
-        run(self.pipeline.metrics().panics(), permit, accept).await
+        let applied = run(self.pipeline.metrics().panics(), permit, accept).await?;
+        Ok(self.pipeline.stored(applied).await?)
     }
 }
 
@@ -109,16 +111,46 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-fn accept(pipeline: &Pipeline, body: &[u8]) -> Result<Value, Refusal> {
+fn accept(pipeline: &Pipeline, body: &[u8]) -> Result<Applied<Value>, Refusal> {
     let now = pipeline.now();
-    let undecodable =
-        |error: serde_json::Error| Refusal::Undecodable(format!("the body is no valid JSON: {error}"));
-    if body.trim_ascii_start().starts_with(b"[") {
-        // One push at a time becomes values: a tree of all would be many times as large as the body.
-        let pushes: Vec<&RawValue> = serde_json::from_slice(body).map_err(undecodable)?;
-        accept_many(pipeline, &pushes, now)
-    } else {
-        accept_one(pipeline, &serde_json::from_slice(body).map_err(undecodable)?, now)
+    let body = Body::read(body)?;
+    // Mapping may create flows, which is a matter of the order, too.
+    pipeline.log(&Input::Pushes { now, request: body.text }, || body.accept(pipeline, now))
+}
+
+/// Takes in again what a log says.
+pub(super) fn accept_again(pipeline: &Pipeline, body: &[u8], now: Now) -> Result<(), Refusal> {
+    Body::read(body)?.accept(pipeline, now).map(drop)
+}
+
+/// The body of a request, decoded as a whole.
+struct Body<'b> {
+    text: &'b [u8],
+    pushes: Pushes<'b>,
+}
+
+enum Pushes<'b> {
+    One(Value),
+    /// One push at a time becomes values: a tree of all would be many times as large as the body.
+    Many(Vec<&'b RawValue>),
+}
+
+impl<'b> Body<'b> {
+    fn read(text: &'b [u8]) -> Result<Self, Refusal> {
+        let undecodable =
+            |error: serde_json::Error| Refusal::Undecodable(format!("the body is no valid JSON: {error}"));
+        let pushes = match text.trim_ascii_start().starts_with(b"[") {
+            true => serde_json::from_slice(text).map(Pushes::Many),
+            false => serde_json::from_slice(text).map(Pushes::One),
+        };
+        Ok(Body { text, pushes: pushes.map_err(undecodable)? })
+    }
+
+    fn accept(&self, pipeline: &Pipeline, now: Now) -> Result<Value, Refusal> {
+        match &self.pushes {
+            Pushes::One(push) => accept_one(pipeline, push, now),
+            Pushes::Many(pushes) => accept_many(pipeline, pushes, now),
+        }
     }
 }
 

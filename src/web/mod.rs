@@ -32,6 +32,8 @@ use crate::tasks::attempt_now;
 #[derive(Debug, Default)]
 pub struct Status {
     ready: AtomicBool,
+    /// What is received cannot be stored.
+    stores_nothing: AtomicBool,
     /// Everything has been closed: scrapes show the last there is to see.
     closed: AtomicBool,
     /// How many scrapes have shown it.
@@ -42,6 +44,11 @@ impl Status {
     /// Says whether the program wants traffic.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Relaxed);
+    }
+
+    /// Says whether what is received can be stored.
+    pub fn set_stores(&self, stores: bool) {
+        self.stores_nothing.store(!stores, Relaxed);
     }
 
     /// Says that everything has been closed, at once, and resolves when that many scrapes have shown it.
@@ -107,8 +114,11 @@ async fn metrics(State(web): State<Web>, method: Method, headers: HeaderMap) -> 
     let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::negotiate(&accept.join(","));
     let is_compressed = accepts_gzip(&headers);
+    let Some(families) = pipeline.shown().await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     let render = move || {
-        let page = format.render(&pipeline.snapshot(pipeline.now()));
+        let page = format.render(&families);
         match is_compressed.then(|| gzip(&page)).flatten() {
             Some(compressed) => (place.fill(compressed), true),
             None => (place.fill(page), false),
@@ -220,10 +230,11 @@ async fn health() -> Response {
 }
 
 async fn readyz(State(status): State<Arc<Status>>) -> Response {
-    if status.ready.load(Relaxed) {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response()
+    let unavailable = |why: &'static str| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    match (status.ready.load(Relaxed), status.stores_nothing.load(Relaxed)) {
+        (false, _) => unavailable("shutting down\n"),
+        (true, true) => unavailable("what is received cannot be stored (store.path)\n"),
+        (true, false) => "ready\n".into_response(),
     }
 }
 

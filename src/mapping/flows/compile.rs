@@ -1,5 +1,7 @@
 //! From what the config says about flows to rules that cannot fail at run time.
 
+mod stored;
+
 use std::sync::{Arc, OnceLock};
 
 use super::TRACE_FLOW;
@@ -28,6 +30,8 @@ pub struct FlowError {
     /// What is wrong.
     pub message: String,
 }
+
+pub use stored::{Numbers, compile_again};
 
 /// The flows and the rules by which spans are mapped to them.
 #[derive(Debug)]
@@ -129,11 +133,31 @@ pub fn compile(
 /// The same for a config that takes the place of others: flows that have not changed stay the same, and those that have
 /// go on serving the instances that were opened under them.
 pub fn compile_after(
+    history: History,
+    configs: &[FlowConfig],
+    defaults: &Defaults,
+    ignore: &[String],
+    trace_flow: bool,
+) -> Result<Compiled, FlowError> {
+    let number = |history: &History, name: &str, place, config: Option<&FlowConfig>| {
+        history.number(name, place, config, defaults)
+    };
+    let next = history.next();
+    compile_numbered(history, configs, defaults, ignore, trace_flow, next, number)
+}
+
+/// What a version of a flow is: one that is known, or one with these two ids, its own and that of its first version.
+type Numbered = Result<Arc<Flow>, (FlowId, FlowId)>;
+
+/// The same with the number of the config, and those of its flows, as given.
+fn compile_numbered(
     mut history: History,
     configs: &[FlowConfig],
     defaults: &Defaults,
     ignore: &[String],
     trace_flow: bool,
+    generation: u32,
+    number: impl Fn(&History, &str, usize, Option<&FlowConfig>) -> Numbered,
 ) -> Result<Compiled, FlowError> {
     let mut table = PathTable::default();
     let mut flows: Vec<Arc<Flow>> = Vec::new();
@@ -142,7 +166,7 @@ pub fn compile_after(
     for (place, config) in configs.iter().enumerate() {
         let fail = |(key, message)| FlowError { flow: Some(place), key, expression: None, message };
         check_names(config, &flows, trace_flow).map_err(fail)?;
-        let known = history.number(&config.name, place, Some(config), defaults);
+        let known = number(&history, &config.name, place, Some(config));
         let (id, home) = known.as_ref().map_or_else(|numbers| *numbers, |flow| (flow.id, flow.home));
         let mut compiler = Compiler { flow: Some(place), table: &mut table };
         let (flow, rule) = compiler.flow(id, home, config, defaults)?;
@@ -153,7 +177,7 @@ pub fn compile_after(
         rules.push(rule);
     }
     if trace_flow {
-        let known = history.number(TRACE_FLOW, configs.len(), None, defaults);
+        let known = number(&history, TRACE_FLOW, configs.len(), None);
         let flow = known.unwrap_or_else(|(id, home)| Arc::new(built_in(id, home, defaults)));
         versions.push(Version { flow: Arc::clone(&flow), config: None, defaults: defaults.clone() });
         flows.push(flow);
@@ -169,7 +193,7 @@ pub fn compile_after(
             Compiler { flow: None, table: &mut table }.condition(&format!("ignore[{place}]"), text)
         })
         .collect::<Result<_, _>>()?;
-    let in_force = Generation { number: history.next(), flows: flows.iter().map(|flow| flow.id).collect() };
+    let in_force = Generation { number: generation, flows: flows.iter().map(|flow| flow.id).collect() };
     history.generations.push(in_force);
     history.versions.retain(|earlier| !flows.iter().any(|flow| flow.id == earlier.flow.id));
     history.versions.extend(versions);

@@ -6,7 +6,7 @@
 mod compile;
 mod config;
 
-pub use compile::{Compiled, FlowError, History, compile, compile_after};
+pub use compile::{Compiled, FlowError, History, Numbers, compile, compile_after, compile_again};
 pub use config::{
     AtName, BoundaryConfig, Buckets, Defaults, FlowConfig, LabelConfig, MAX_BUCKETS, MIN_SAMPLING_RATIO,
     MeasureName, OnIncompleteName, OneOrMany, OutcomeName, PickName, Preset, SloConfig, check_buckets,

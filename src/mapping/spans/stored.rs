@@ -1,0 +1,14 @@
+//! What a request with spans held, as it is stored.
+
+use super::{MappedSpans, Rejection};
+use crate::domain::stored::{stored_choice, stored_fields};
+
+stored_choice!(Rejection {
+    TraceId = 0,
+    SpanId = 1,
+    ParentSpanId = 2,
+    TooFarAhead = 3,
+    TooFarBehind = 4,
+    Push = 5,
+});
+stored_fields!(MappedSpans { events, received, rejected, sampled, overlong_keys });
