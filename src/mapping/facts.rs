@@ -1,4 +1,5 @@
-//! What the flows' rules say about a span: read once for each distinct combination of the values they look at.
+//! What the flows' rules say about a span: found out once for each distinct combination of the values that they read and
+//! of the answers to what they only ask.
 //!
 //! Invariant: the cache is an optimisation only. It is bounded, and emptying it changes no result.
 
