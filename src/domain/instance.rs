@@ -58,8 +58,9 @@ pub struct Instance {
     body: Body,
     /// What its spans say about where its trace belongs.
     joints: Option<Box<Joints>>,
-    /// The flow that is `also` there and for which this is a view of the trace, if it is one.
-    lens: Option<FlowId>,
+    /// The flow that is `also` there and for which this is a view of the trace; that of none otherwise: the size of an
+    /// instance decides in which size of allocation it finds room.
+    lens: FlowId,
     /// Whether it is known to have taken longer than its users were promised.
     overdue: bool,
     /// Whether anything new has come since [`Self::take_news`].
@@ -212,8 +213,8 @@ impl Instance {
             body: Body::Detailed { events: Vec::new(), index: None },
             joints: None,
             lens: match key {
-                Key::Also { flow, .. } => Some(*flow),
-                Key::Trace(_) | Key::Named { .. } => None,
+                Key::Also { flow, .. } => *flow,
+                Key::Trace(_) | Key::Named { .. } => FlowId::NONE,
             },
             overdue: false,
             has_news: false,
@@ -224,6 +225,11 @@ impl Instance {
             planned: Arrival::ORIGIN,
             wake: Arrival::ORIGIN,
         }
+    }
+
+    /// The flow that is `also` there and for which this is a view of the trace.
+    fn lens(&self) -> Option<FlowId> {
+        Some(self.lens).filter(|lens| *lens != FlowId::NONE)
     }
 
     /// The flow it belongs to as far as is known.
@@ -239,7 +245,7 @@ impl Instance {
     /// Events that it keeps or has joined, without those that are counted elsewhere.
     pub fn events(&self) -> u64 {
         match &self.body {
-            Body::Detailed { events, .. } if self.lens.is_none() => events.len() as u64,
+            Body::Detailed { events, .. } if self.lens().is_none() => events.len() as u64,
             Body::Detailed { events, .. } => events.iter().filter(|event| is_counted(event)).count() as u64,
             Body::Stub(stub) => {
                 let waiting = stub.waiting.iter().filter(|event| is_counted(event)).count();
@@ -391,7 +397,7 @@ impl Instance {
             Some(pin) => (!self.pinned || pin < self.flow.id).then_some(pin),
             None => event
                 .facts
-                .matched_through(self.lens, self.generation)
+                .matched_through(self.lens(), self.generation)
                 .filter(|&matched| !self.pinned && matched < self.flow.id),
         };
         let Some(candidate) = candidate else { return false };
@@ -412,7 +418,7 @@ impl Instance {
         let Body::Detailed { events, .. } = &self.body else { return };
         let pins = events.iter().filter_map(|event| event.facts.pushed_to(self.generation));
         let matches = events.iter();
-        let matches = matches.filter_map(|event| event.facts.matched_through(self.lens, self.generation));
+        let matches = matches.filter_map(|event| event.facts.matched_through(self.lens(), self.generation));
         let chosen = pins.min().or_else(|| matches.min()).unwrap_or(rules.unmatched().id);
         self.become_one_of(chosen, rules);
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Body, Instance, Joints, Rules};
 use crate::domain::completion;
 use crate::domain::flow::Flow;
+use crate::domain::ids::FlowId;
 use crate::domain::stored::{Damaged, Decoder, Encoder, Stored};
 use crate::domain::time::Arrival;
 
@@ -82,7 +83,7 @@ impl Instance {
         self.spans.write(to);
         self.body.write(to);
         self.joints.write(to);
-        self.lens.write(to);
+        self.lens().write(to);
         self.overdue.write(to);
         self.has_news.write(to);
         self.due.write(to);
@@ -110,7 +111,7 @@ impl Instance {
             spans: Stored::read(from)?,
             body: Stored::read(from)?,
             joints: Stored::read(from)?,
-            lens: Stored::read(from)?,
+            lens: Option::read(from)?.unwrap_or(FlowId::NONE),
             overdue: Stored::read(from)?,
             has_news: Stored::read(from)?,
             weight: 0,
