@@ -392,9 +392,7 @@ impl<'a, R: Rules> Joined<'a, R> {
                 }
                 let (was_stub, before) = (instance.is_stub(), instance.flow().id);
                 let was_overdue = instance.is_overdue();
-                instance.fold_as(Arc::clone(flow));
-                self.aggregator.count_stub(instance);
-                (!was_stub).then(|| (before, was_overdue, instance.weigh()))
+                (!was_stub).then(|| (before, was_overdue, self.aggregator.fold(instance, Arc::clone(flow))))
             });
             let Some((before, was_overdue, heavier)) = folded.flatten() else { continue };
             self.effects.bytes_change += heavier;

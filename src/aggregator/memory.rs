@@ -1,6 +1,7 @@
 //! What everything that is kept takes in memory, and what is ended early to make room.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -250,9 +251,7 @@ impl Aggregator {
     fn fold_early(&self, key: &Key, effects: &mut Effects) {
         let mut slot = self.slots.get_mut(key);
         let Some(Slot::Open(instance)) = slot.as_deref_mut() else { return };
-        instance.fold_as(instance.flow().clone());
-        effects.bytes_change += instance.weigh();
-        self.stubs.fetch_add(1, Relaxed);
+        effects.bytes_change += self.fold(instance, Arc::clone(instance.flow()));
     }
 
     /// Adds what a batch changed of the weight of open instances.

@@ -25,6 +25,7 @@ use dashmap::mapref::entry::Entry;
 use crate::domain::batch::{Batch, Events, Run};
 use crate::domain::completion::Verdict;
 use crate::domain::event::{Event, Flags};
+use crate::domain::flow::Flow;
 use crate::domain::footprint;
 use crate::domain::ids::{FlowId, Key};
 use crate::domain::instance::{Instance, Look, Recorded, Rules, may_fold};
@@ -499,6 +500,13 @@ impl Aggregator {
         anything_new
     }
 
+    /// Keeps a stub of an instance, as one of `flow`; returns by how many bytes that makes it heavier.
+    fn fold(&self, instance: &mut Instance, flow: Arc<Flow>) -> i64 {
+        instance.fold_as(flow);
+        self.count_stub(instance);
+        instance.weigh()
+    }
+
     /// Counts an instance as a stub once it is one.
     fn count_stub(&self, instance: &mut Instance) {
         let is_news = instance.is_stub() && !std::mem::replace(&mut instance.counted_as_stub, true);
@@ -587,9 +595,7 @@ impl Aggregator {
             Verdict::Wait { until, fold } => {
                 let plan = plan(instance, until, now);
                 if fold && self.folds(instance) && may_fold(instance.flow(), rules) {
-                    instance.fold_as(Arc::clone(instance.flow()));
-                    self.count_stub(instance);
-                    effects.bytes_change += instance.weigh();
+                    effects.bytes_change += self.fold(instance, Arc::clone(instance.flow()));
                 }
                 drop(slot);
                 if let Some(until) = plan {
