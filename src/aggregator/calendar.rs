@@ -4,6 +4,7 @@
 //! early, so an entry may find nothing to do. Adding costs the same however many instances are open, and taking
 //! what is due costs what is due: entries are only written down until their page comes up, and put in order then.
 
+mod page;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -12,28 +13,27 @@ use std::time::Duration;
 use crate::domain::footprint;
 use crate::domain::ids::Key;
 use crate::domain::time::Arrival;
+use page::Page;
 
 /// Keys by the moment at which they have to be looked at, in ticks of [`Calendar::TICK`].
 #[derive(Debug, Default)]
 pub(super) struct Calendar {
     /// Pages that have not come up yet, each in the order in which its entries came.
-    later: BTreeMap<u64, Vec<Entry>>,
+    later: BTreeMap<u64, Page>,
     /// Of the page that has come up last, the entries that are left, the soonest last.
-    open: Vec<Entry>,
-    /// The first page that has not come up.
+    open: Page,
+    /// The first page that has not come up; the one before it has come up last.
     next_page: u64,
     /// What came for a page that had come up already.
     added: BTreeMap<u64, Vec<Key>>,
 }
 
-/// When a key has to be looked at, in ticks, and the key.
-type Entry = (u64, Key);
-
 impl Calendar {
     /// How late a key may be looked at: the price for many keys sharing an entry.
     pub(super) const TICK: Duration = Duration::from_millis(10);
 
-    /// How many ticks a page has: as few pages as may be are written to at a time, and little is put in order at once.
+    /// How many ticks a page has, at most 256: as few pages as may be are written to at a time, and little is put in order
+    /// at once.
     const PAGE: u64 = 100;
 
     /// Looks at `key` at `at`, or up to a tick later, never sooner.
@@ -44,7 +44,7 @@ impl Calendar {
     fn add_at(&mut self, tick: u64, key: Key) {
         let page = tick / Self::PAGE;
         if page >= self.next_page {
-            self.later.entry(page).or_default().push((tick, key));
+            self.later.entry(page).or_default().push((tick % Self::PAGE) as u8, key);
         } else {
             self.added.entry(tick).or_default().push(key);
         }
@@ -59,13 +59,13 @@ impl Calendar {
             let added = self.added.first_key_value().map_or(u64::MAX, |(tick, _)| *tick);
             let before = due.len();
             while due.len() < limit
-                && let Some((_, key)) = self.open.pop_if(|(tick, _)| *tick <= now.min(added))
+                && let Some(key) = self.pop_until(now.min(added))
             {
                 due.push(key);
             }
             if added <= now
                 && due.len() < limit
-                && self.open.last().is_none_or(|(tick, _)| *tick > added)
+                && self.open_tick().is_none_or(|tick| tick > added)
                 && let Some(mut first) = self.added.first_entry()
             {
                 let keys = first.get_mut();
@@ -87,25 +87,44 @@ impl Calendar {
             return;
         }
         // What a burst took is given back when it is over.
-        self.open = Vec::new();
+        self.open = Page::default();
         if let Some(first) = self.later.first_entry().filter(|first| *first.key() * Self::PAGE <= now) {
             self.next_page = *first.key() + 1;
             self.open = first.remove();
-            // The order among those of one tick is that in which they came.
-            self.open.reverse();
-            self.open.sort_by_key(|(tick, _)| std::cmp::Reverse(*tick));
+            self.open.sort();
         }
+    }
+
+    /// Takes the soonest entry out of the page that has come up last, if its moment is no later than this tick.
+    fn pop_until(&mut self, tick: u64) -> Option<Key> {
+        let ticks = tick.checked_sub(self.next_page.saturating_sub(1) * Self::PAGE)?;
+        self.open.pop_until(u8::try_from(ticks).unwrap_or(u8::MAX))
+    }
+
+    /// The soonest tick of the page that has come up last.
+    fn open_tick(&self) -> Option<u64> {
+        Some((self.next_page.saturating_sub(1)) * Self::PAGE + u64::from(self.open.last_tick()?))
+    }
+
+    /// The entries of a page with their ticks.
+    fn entries(number: u64, page: &Page) -> impl Iterator<Item = (u64, Key)> {
+        page.each().map(move |(tick, key)| (number * Self::PAGE + u64::from(tick), key))
+    }
+
+    /// The entries of the page that has come up last.
+    fn open_entries(&self) -> impl Iterator<Item = (u64, Key)> {
+        Self::entries(self.next_page.saturating_sub(1), &self.open)
     }
 
     /// Takes over the entries of another one for which `keep` holds.
     pub(super) fn absorb(&mut self, other: Calendar, mut keep: impl FnMut(&Key) -> bool) {
-        let later = other.later.into_values().flatten();
+        let later = other.later.iter().flat_map(|(number, page)| Self::entries(*number, page));
         let added =
-            other.added.into_iter().flat_map(|(tick, keys)| keys.into_iter().map(move |key| (tick, key)));
-        for (tick, key) in later.chain(other.open).chain(added).filter(|(_, key)| keep(key)) {
+            other.added.iter().flat_map(|(tick, keys)| keys.iter().map(move |key| (*tick, key.clone())));
+        for (tick, key) in later.chain(other.open_entries()).chain(added).filter(|(_, key)| keep(key)) {
             self.add_at(tick, key);
         }
-        self.later.values_mut().for_each(Vec::shrink_to_fit);
+        self.later.values_mut().for_each(Page::shrink_to_fit);
     }
 
     /// The first moment at which a key has to be looked at.
@@ -115,11 +134,14 @@ impl Calendar {
     }
 
     fn first_tick(&self) -> Option<u64> {
-        let open = self.open.last().map(|(tick, _)| *tick);
+        let open = self.open_tick();
         let added = self.added.first_key_value().map(|(tick, _)| *tick);
         let shown = [open, added].into_iter().flatten().min();
         // No page that has not come up holds anything sooner than those that have.
-        shown.or_else(|| self.later.first_key_value()?.1.iter().map(|(tick, _)| *tick).min())
+        let next = || self.later.first_key_value();
+        shown.or_else(|| {
+            next().and_then(|(number, page)| Some(number * Self::PAGE + u64::from(page.first_tick()?)))
+        })
     }
 
     /// Takes out the keys whose moment comes first.
@@ -132,9 +154,7 @@ impl Calendar {
 
     /// What it takes in memory, in bytes, roughly: lists grow by doubling.
     pub(super) fn bytes(&self) -> usize {
-        let list = |entries: &Vec<Entry>| {
-            footprint::array::<Entry>(entries.capacity()) + size_of::<(u64, Vec<Entry>)>()
-        };
+        let list = |page: &Page| page.bytes() + size_of::<(u64, Page)>();
         let added = self.added.values();
         self.later.values().map(list).sum::<usize>()
             + list(&self.open)
@@ -146,7 +166,7 @@ impl Calendar {
     /// How many keys wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        let later: usize = self.later.values().map(Vec::len).sum();
+        let later: usize = self.later.values().map(Page::len).sum();
         later + self.open.len() + self.added.values().map(Vec::len).sum::<usize>()
     }
 

@@ -1,23 +1,32 @@
 //! Calendars as they are stored: with the order among the entries of one moment.
 
-use super::Calendar;
+use super::{Calendar, Page};
 use crate::aggregator::stored::{restore_tree, store_tree};
+use crate::domain::ids::Key;
 use crate::domain::stored::{Damaged, Decoder, Encoder, Stored};
 use crate::domain::time::Arrival;
 
 impl Calendar {
     pub(in crate::aggregator) fn store(&self, to: &mut Encoder<'_>) {
-        let Calendar { later, open, next_page, added } = self;
-        store_tree(later, to);
+        let Calendar { later, open: _, next_page, added } = self;
+        to.number(later.len() as u128);
+        for (number, page) in later {
+            to.pause();
+            number.write(to);
+            let entries: Vec<(u64, Key)> = Self::entries(*number, page).collect();
+            to.many(entries.iter());
+        }
+        let open: Vec<(u64, Key)> = self.open_entries().collect();
         to.many(open.iter());
         next_page.write(to);
         store_tree(added, to);
     }
 
     pub(in crate::aggregator) fn restore(from: &mut Decoder<'_>) -> Result<Self, Damaged> {
+        let later = restore_tree::<(u64, Key)>(from)?;
         Ok(Calendar {
-            later: restore_tree(from)?,
-            open: from.many()?,
+            later: later.into_iter().map(|(number, entries)| (number, page(entries))).collect(),
+            open: page(from.many()?),
             next_page: Stored::read(from)?,
             added: restore_tree(from)?,
         })
@@ -28,8 +37,17 @@ impl Calendar {
         let now = now.nanoseconds() / Self::tick();
         let is_due = |tick: Option<&u64>| tick.is_some_and(|tick| *tick <= now);
         let page = self.later.first_key_value().filter(|_| self.open.is_empty());
-        is_due(self.open.last().map(|(tick, _)| tick))
+        is_due(self.open_tick().as_ref())
             || is_due(self.added.first_key_value().map(|(tick, _)| tick))
             || page.is_some_and(|(page, _)| page * Self::PAGE <= now)
     }
+}
+
+/// A page of these entries, in their order.
+fn page(entries: Vec<(u64, Key)>) -> Page {
+    let mut page = Page::default();
+    for (tick, key) in entries {
+        page.push((tick % Calendar::PAGE) as u8, key);
+    }
+    page
 }
