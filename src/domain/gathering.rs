@@ -84,7 +84,7 @@ impl Gathering {
         let member = u16::try_from(self.roles.len()).unwrap_or(Handover::ELSEWHERE - 1);
         self.roles.push(role);
         self.traces.push(key.clone());
-        self.join_clocks(instance.clocks(), role);
+        self.join_clocks(&instance.clocks(), role);
         self.numbers.extend(key.trace().map(|trace| (trace, member)));
         let joints = instance.joints();
         let links = joints.into_iter().flat_map(Joints::links);
@@ -94,7 +94,7 @@ impl Gathering {
                 let share = self.share(instance);
                 self.events.extend(share.into_iter().map(|event| Event { member, ..event }));
             }
-            (Body::Detailed { events, .. }, Role::Whole | Role::Tail) => {
+            (Body::Detailed { events }, Role::Whole | Role::Tail) => {
                 self.events.extend(events.iter().map(|event| Event { member, ..event.clone() }));
             }
             (Body::Stub(stub), Role::Whole | Role::Tail) => self.stubs.push((member, (**stub).clone())),

@@ -50,16 +50,17 @@ pub struct Instance {
     pinned: bool,
     /// Whether a report that its flow was chosen by may have been replaced.
     flow_is_stale: bool,
-    clocks: Clocks,
-    /// The longest time that a push wants its tombstone to live.
-    time_to_live: Option<Duration>,
+    /// When its first event came, and its last new one.
+    first: Arrival,
+    last: Arrival,
     /// Whether a span has come.
     spans: bool,
     body: Body,
     /// What its spans say about where its trace belongs.
     joints: Option<Box<Joints>>,
-    /// The flow that is `also` there and for which this is a view of the trace; that of none otherwise: the size of an
-    /// instance decides in which size of allocation it finds room.
+    /// What few instances have.
+    extra: Option<Box<Extra>>,
+    /// The flow that is `also` there and for which this is a view of the trace; that of none otherwise.
     lens: FlowId,
     /// Whether it is known to have taken longer than its users were promised.
     overdue: bool,
@@ -99,13 +100,20 @@ pub(super) struct Joints {
 
 #[derive(Debug)]
 pub(super) enum Body {
-    Detailed {
-        events: Vec<Event>,
-        /// Where each identity is; only for instances too large to search one by one.
-        #[expect(clippy::box_collection, reason = "few instances have one, and each has room for it")]
-        index: Option<Box<HashMap<Identity, usize>>>,
-    },
+    Detailed { events: Vec<Event> },
     Stub(Box<Stub>),
+}
+
+/// What only pushes bring, and only large instances need: the size of an instance decides in which size of allocation it
+/// finds room.
+#[derive(Debug, Default)]
+struct Extra {
+    /// The quiet period that the last push asked for.
+    life_span: Option<Duration>,
+    /// The longest time that a push wants its tombstone to live.
+    time_to_live: Option<Duration>,
+    /// Where each identity is, while events are kept that are too many to search one by one.
+    index: Option<HashMap<Identity, usize>>,
 }
 
 impl Joints {
@@ -207,11 +215,12 @@ impl Instance {
             generation: rules.generation(),
             pinned: false,
             flow_is_stale: false,
-            clocks: Clocks { first: now, last: now, life_span: None },
-            time_to_live: None,
+            first: now,
+            last: now,
             spans: false,
-            body: Body::Detailed { events: Vec::new(), index: None },
+            body: Body::Detailed { events: Vec::new() },
             joints: None,
+            extra: None,
             lens: match key {
                 Key::Also { flow, .. } => *flow,
                 Key::Trace(_) | Key::Named { .. } => FlowId::NONE,
@@ -245,8 +254,8 @@ impl Instance {
     /// Events that it keeps or has joined, without those that are counted elsewhere.
     pub fn events(&self) -> u64 {
         match &self.body {
-            Body::Detailed { events, .. } if self.lens().is_none() => events.len() as u64,
-            Body::Detailed { events, .. } => events.iter().filter(|event| is_counted(event)).count() as u64,
+            Body::Detailed { events } if self.lens().is_none() => events.len() as u64,
+            Body::Detailed { events } => events.iter().filter(|event| is_counted(event)).count() as u64,
             Body::Stub(stub) => {
                 let waiting = stub.waiting.iter().filter(|event| is_counted(event)).count();
                 stub.summary.counts.total() + waiting as u64
@@ -263,19 +272,17 @@ impl Instance {
     /// before.
     pub fn weigh(&mut self) -> i64 {
         let body = match &self.body {
-            Body::Detailed { events, index } => {
-                let index = index.as_ref().map_or(0, |index| {
-                    let table = footprint::table::<Identity, usize>(index.capacity());
-                    footprint::array::<HashMap<Identity, usize>>(1) + table
-                });
-                footprint::array::<Event>(events.capacity()) + index
-            }
+            Body::Detailed { events } => footprint::array::<Event>(events.capacity()),
             Body::Stub(stub) => stub.bytes(),
         };
+        let index = |extra: &Extra| extra.index.as_ref().map_or(0, HashMap::capacity);
+        let extra = self.extra.as_ref().map_or(0, |extra| {
+            footprint::array::<Extra>(1) + footprint::table::<Identity, usize>(index(extra))
+        });
         let joints = self.joints.as_ref().map_or(0, |joints| joints.bytes());
         let before = std::mem::replace(
             &mut self.weight,
-            u32::try_from(footprint::array::<Instance>(1) + body + joints).unwrap_or(u32::MAX),
+            u32::try_from(footprint::array::<Instance>(1) + body + joints + extra).unwrap_or(u32::MAX),
         );
         i64::from(self.weight) - i64::from(before)
     }
@@ -284,7 +291,7 @@ impl Instance {
     pub fn is_mostly_facts(&self) -> bool {
         /// What a stub takes beside its events, roughly.
         const STUB_BYTES: usize = 1024;
-        let Body::Detailed { events, .. } = &self.body else { return false };
+        let Body::Detailed { events } = &self.body else { return false };
         let own = events.iter().filter(|event| Arc::strong_count(&event.facts) == 1);
         own.map(|event| event.facts.held.bytes()).sum::<usize>() > self.weight as usize + STUB_BYTES
     }
@@ -298,13 +305,13 @@ impl Instance {
 
     /// Whether only what it waits for keeps it open: its quiet period has passed.
     pub fn is_held(&self, now: Arrival) -> bool {
-        let quiet = self.clocks.life_span.unwrap_or(self.flow.timers.quiet_period);
-        self.clocks.last.plus(quiet) <= now
+        let quiet = self.clocks().life_span.unwrap_or(self.flow.timers.quiet_period);
+        self.last.plus(quiet) <= now
     }
 
     /// Makes room for the first events, so that no more is taken than they need: most instances come in few pieces.
     pub fn expect(&mut self, count: usize) {
-        if let Body::Detailed { events, .. } = &mut self.body
+        if let Body::Detailed { events } = &mut self.body
             && events.is_empty()
         {
             events.reserve_exact(count.min(MOST_EXPECTED));
@@ -325,12 +332,13 @@ impl Instance {
         // Pushes beyond the cap do not keep it open, for nothing else would end it.
         if !is_full || event.kind != Kind::Push {
             // A large request may have been on its way for longer than the one before it.
-            self.clocks.last = self.clocks.last.max(now);
+            self.last = self.last.max(now);
         }
         match &event.facts.push {
             Some(push) if !is_full => {
-                self.clocks.life_span = push.life_span;
-                self.time_to_live = self.time_to_live.max(Some(push.time_to_live));
+                let extra = self.extra.get_or_insert_default();
+                extra.life_span = push.life_span;
+                extra.time_to_live = extra.time_to_live.max(Some(push.time_to_live));
             }
             Some(_) => {}
             None => self.spans = true,
@@ -340,8 +348,8 @@ impl Instance {
             return self.record_beyond_cap(&event, rules);
         }
         match &mut self.body {
-            Body::Detailed { events, index } => {
-                if let Some(index) = index {
+            Body::Detailed { events } => {
+                if let Some(index) = self.extra.as_mut().and_then(|extra| extra.index.as_mut()) {
                     index.insert(event.identity(), events.len());
                 }
                 events.push(event);
@@ -358,7 +366,7 @@ impl Instance {
 
     fn len(&self) -> usize {
         match &self.body {
-            Body::Detailed { events, .. } => events.len(),
+            Body::Detailed { events } => events.len(),
             Body::Stub(stub) => stub.outline.len(),
         }
     }
@@ -366,12 +374,13 @@ impl Instance {
     /// Deals with an event that is known already.
     fn meet(&mut self, event: &Event) -> Option<Recorded> {
         match &mut self.body {
-            Body::Detailed { events, index } => {
+            Body::Detailed { events } => {
                 let known = if events.len() < INDEX_FROM {
                     events.iter().position(|known| known.same_identity(event))
                 } else {
                     let places = || events.iter().enumerate().map(|(place, event)| (event.identity(), place));
-                    index.get_or_insert_with(|| Box::new(places().collect())).get(&event.identity()).copied()
+                    let index = &mut self.extra.get_or_insert_default().index;
+                    index.get_or_insert_with(|| places().collect()).get(&event.identity()).copied()
                 }?;
                 let known = &mut events[known];
                 let same = if event.kind == Kind::Push {
@@ -415,7 +424,7 @@ impl Instance {
         if !std::mem::take(&mut self.flow_is_stale) {
             return;
         }
-        let Body::Detailed { events, .. } = &self.body else { return };
+        let Body::Detailed { events } = &self.body else { return };
         let pins = events.iter().filter_map(|event| event.facts.pushed_to(self.generation));
         let matches = events.iter();
         let matches = matches.filter_map(|event| event.facts.matched_through(self.lens(), self.generation));
@@ -455,16 +464,18 @@ impl Instance {
     pub fn judge(&mut self, key: &Key, now: Arrival) -> (Verdict, Option<Look>) {
         let look = self.look();
         let progress = look.as_ref().map_or_else(|| self.progress(), |look| look.progress);
-        (completion::decide(&self.flow, key, &progress, &self.clocks, now), look)
+        (completion::decide(&self.flow, key, &progress, &self.clocks(), now), look)
     }
 
     /// Puts its events in order and looks at them. Not with joints: a [`Division`] knows the events by their places.
     fn look(&mut self) -> Option<Look> {
-        let Body::Detailed { events, index } = &mut self.body else { return None };
+        let Body::Detailed { events } = &mut self.body else { return None };
         if self.joints.is_some() {
             return None;
         }
-        *index = None;
+        if let Some(extra) = &mut self.extra {
+            extra.index = None;
+        }
         sort_by_time(events);
         let outline = Outline::of(&self.flow, events);
         let (family, progress) = outline.seen(&self.flow);
@@ -473,7 +484,7 @@ impl Instance {
 
     /// The earliest moment at which it could be over, unless something else comes.
     pub fn earliest_end(&self) -> Arrival {
-        completion::earliest_end(&self.flow, &self.clocks)
+        completion::earliest_end(&self.flow, &self.clocks())
     }
 
     /// Whether it is known to have taken longer than its users were promised.
@@ -490,17 +501,17 @@ impl Instance {
 
     /// When it will have taken longer than its users were promised, unless it has already.
     pub fn overdue_at(&self) -> Option<Arrival> {
-        self.flow.slo.filter(|_| !self.overdue).map(|slo| self.clocks.first.plus(slo.latency))
+        self.flow.slo.filter(|_| !self.overdue).map(|slo| self.first.plus(slo.latency))
     }
 
     /// What shows at `now` that it has ended, if anything does.
     pub fn ended(&self, key: &Key, now: Arrival) -> Option<Reason> {
-        completion::ended(&self.flow, key, &self.progress(), &self.clocks, now)
+        completion::ended(&self.flow, key, &self.progress(), &self.clocks(), now)
     }
 
     fn progress(&self) -> Progress {
         match &self.body {
-            Body::Detailed { events, .. } => Outline::of(&self.flow, events).seen(&self.flow).1,
+            Body::Detailed { events } => Outline::of(&self.flow, events).seen(&self.flow).1,
             Body::Stub(stub) => stub.outline.seen(&self.flow).1,
         }
     }
@@ -512,7 +523,7 @@ impl Instance {
 
     /// The same, as an instance of `flow`.
     pub fn fold_as(&mut self, flow: Arc<Flow>) {
-        let Body::Detailed { events, .. } = &self.body else {
+        let Body::Detailed { events } = &self.body else {
             return;
         };
         let links = self.joints.iter().flat_map(|joints| joints.links()).map(|(span, ..)| span);
@@ -520,11 +531,14 @@ impl Instance {
         let stub = Stub::of(&flow, events.clone(), links);
         self.flow = flow;
         self.body = Body::Stub(Box::new(stub));
+        if let Some(extra) = &mut self.extra {
+            extra.index = None;
+        }
     }
 
     /// What remains of it in its place while it is being closed; its extent is not known yet.
     pub fn grave(&self, now: Arrival) -> Tombstone {
-        let lifetime = match self.time_to_live {
+        let lifetime = match self.extra.as_ref().and_then(|extra| extra.time_to_live) {
             Some(longest) if !self.spans => longest,
             longest => longest.unwrap_or_default().max(self.flow.timers.tombstone),
         };
@@ -550,9 +564,10 @@ impl Instance {
         loss: Arrival,
         rules: &impl Rules,
     ) -> (Finished, Extent) {
-        let Instance { flow, clocks, body, due, .. } = self;
+        let clocks = self.clocks();
+        let Instance { flow, body, due, .. } = self;
         let (stub, seen) = match body {
-            Body::Detailed { events, .. } => match look {
+            Body::Detailed { events } => match look {
                 Some(Look { outline, family, progress }) => {
                     (Stub::outlined(&flow, events, outline), Some((family, progress)))
                 }
@@ -597,8 +612,9 @@ impl Instance {
     }
 
     /// When its events came.
-    pub fn clocks(&self) -> &Clocks {
-        &self.clocks
+    pub fn clocks(&self) -> Clocks {
+        let life_span = self.extra.as_ref().and_then(|extra| extra.life_span);
+        Clocks { first: self.first, last: self.last, life_span }
     }
 
     pub(super) fn body(&self) -> &Body {
@@ -638,7 +654,7 @@ impl Instance {
     /// Its events, and how they are divided among the values of its business key; none if it is folded, for what was
     /// folded cannot be divided any more; it was over a cap.
     pub(super) fn divided(&self) -> Option<(&[Event], &Division)> {
-        let (Body::Detailed { events, .. }, Some(joints)) = (&self.body, &self.joints) else { return None };
+        let (Body::Detailed { events }, Some(joints)) = (&self.body, &self.joints) else { return None };
         let divide = || {
             let said = || joints.all.iter().map(|(joint, _)| joint);
             let chosen: BTreeSet<_> = chosen_values(self.matched, said()).collect();
@@ -657,7 +673,7 @@ impl Instance {
     /// The events that it holds, if it is not folded.
     pub fn into_events(self) -> Vec<Event> {
         match self.body {
-            Body::Detailed { events, .. } => events,
+            Body::Detailed { events } => events,
             Body::Stub(_) => Vec::new(),
         }
     }
@@ -731,5 +747,15 @@ impl Instance {
         let joints = self.joints.get_or_insert_default();
         joints.observed.insert(observed);
         joints.observed_flow = Some(joints.observed_flow.map_or(flow, |known| known.min(flow)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_finds_room_in_the_smallest_size_that_it_can() {
+        assert_eq!((size_of::<Instance>(), size_of::<Event>()), (128, 48));
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::{Body, Instance, Joints, Rules};
-use crate::domain::completion;
+use super::{Body, Extra, Instance, Joints, Rules};
+use crate::domain::completion::{self, Clocks};
 use crate::domain::flow::Flow;
 use crate::domain::ids::FlowId;
 use crate::domain::stored::{Damaged, Decoder, Encoder, Stored};
@@ -35,7 +35,7 @@ impl Stored for Joints {
 impl Stored for Body {
     fn write(&self, to: &mut Encoder<'_>) {
         match self {
-            Body::Detailed { events, index: _ } => {
+            Body::Detailed { events } => {
                 false.write(to);
                 events.write(to);
             }
@@ -49,15 +49,15 @@ impl Stored for Body {
         if bool::read(from)? {
             return Stored::read(from).map(Body::Stub);
         }
-        Ok(Body::Detailed { events: Stored::read(from)?, index: None })
+        Ok(Body::Detailed { events: Stored::read(from)? })
     }
 }
 
 impl Instance {
     /// Makes it older by `by`, and has it looked at in time. Returns when, if that is sooner than was planned.
     pub fn grow_older(&mut self, by: Duration, now: Arrival) -> Option<Arrival> {
-        self.clocks.first = self.clocks.first.minus(by);
-        let too_old = completion::age_limit(&self.flow, &self.clocks).max(now);
+        self.first = self.first.minus(by);
+        let too_old = completion::age_limit(&self.flow, &self.clocks()).max(now);
         self.due = self.due.min(too_old);
         let wake = self.overdue_at().map_or(self.due, |at| at.max(now).min(self.due));
         if wake >= self.wake {
@@ -78,8 +78,8 @@ impl Instance {
         self.generation.write(to);
         self.pinned.write(to);
         self.flow_is_stale.write(to);
-        self.clocks.write(to);
-        self.time_to_live.write(to);
+        self.clocks().write(to);
+        self.extra.as_ref().and_then(|extra| extra.time_to_live).write(to);
         self.spans.write(to);
         self.body.write(to);
         self.joints.write(to);
@@ -100,14 +100,20 @@ impl Instance {
             Some(timers) if timers != known.timers => Arc::new(Flow { timers, ..Flow::clone(&known) }),
             _ => known,
         };
+        let (matched, generation) = (Stored::read(from)?, Stored::read(from)?);
+        let (pinned, flow_is_stale) = (Stored::read(from)?, Stored::read(from)?);
+        let Clocks { first, last, life_span } = Stored::read(from)?;
+        let time_to_live: Option<Duration> = Stored::read(from)?;
+        let is_pushed = life_span.is_some() || time_to_live.is_some();
         let mut instance = Instance {
             flow,
-            matched: Stored::read(from)?,
-            generation: Stored::read(from)?,
-            pinned: Stored::read(from)?,
-            flow_is_stale: Stored::read(from)?,
-            clocks: Stored::read(from)?,
-            time_to_live: Stored::read(from)?,
+            matched,
+            generation,
+            pinned,
+            flow_is_stale,
+            first,
+            last,
+            extra: is_pushed.then(|| Box::new(Extra { life_span, time_to_live, index: None })),
             spans: Stored::read(from)?,
             body: Stored::read(from)?,
             joints: Stored::read(from)?,
