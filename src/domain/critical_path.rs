@@ -9,6 +9,9 @@ use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use smallvec::{SmallVec, smallvec};
+
+use super::few::Few;
 use super::time::{EventTime, nanoseconds};
 
 /// An event as the walk sees it.
@@ -55,7 +58,7 @@ impl Step {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CriticalPath {
     /// From the end of the latency to its start.
-    pub steps: Vec<Step>,
+    pub steps: SmallVec<[Step; 16]>,
     /// Parents that were not followed, because the path had been there.
     pub cycles: u64,
 }
@@ -90,13 +93,13 @@ struct Walk<'e> {
     at: EventTime,
     /// Where the latency starts.
     from: EventTime,
-    visited: Vec<bool>,
+    visited: Few<bool>,
     /// Places of the children, those of each event side by side, the one that ended last first.
-    children: Vec<usize>,
+    children: Few<usize>,
     /// Where in `children` those of each event end; they begin where those of the one before it end.
-    children_end: Vec<usize>,
+    children_end: Few<usize>,
     /// Places of all events, the one that ended last first, and how far of them is behind us.
-    by_end: Vec<usize>,
+    by_end: Few<usize>,
     ended: usize,
     /// Starts in rising order, each with the event that ends last among those that start no later. Few paths ask.
     longest_since: OnceCell<Vec<(EventTime, usize)>>,
@@ -105,12 +108,12 @@ struct Walk<'e> {
 
 impl<'e> Walk<'e> {
     fn new(events: &'e [Timed], from: EventTime, to: EventTime) -> Self {
-        let mut by_end: Vec<usize> = (0..events.len()).collect();
+        let mut by_end: Few<usize> = (0..events.len()).collect();
         // Of those that are alike the one that comes first in the list.
         by_end.sort_unstable_by_key(|&event| (Reverse((events[event].end, events[event].start)), event));
         let parent_of = |event: usize| events[event].parent.filter(|&parent| parent != event);
         // Counted first, so that each finds its place at once.
-        let mut children_end = vec![0; events.len()];
+        let mut children_end: Few<usize> = smallvec![0; events.len()];
         for parent in (0..events.len()).filter_map(parent_of) {
             children_end[parent] += 1;
         }
@@ -119,7 +122,7 @@ impl<'e> Walk<'e> {
             total += std::mem::replace(count, total);
         }
         // Each begins where it is to end, and is moved on by its children.
-        let mut children = vec![0; total];
+        let mut children: Few<usize> = smallvec![0; total];
         for &event in &by_end {
             if let Some(parent) = parent_of(event) {
                 children[children_end[parent]] = event;
@@ -129,14 +132,14 @@ impl<'e> Walk<'e> {
         Walk {
             at: to,
             from,
-            visited: vec![false; events.len()],
+            visited: smallvec![false; events.len()],
             children,
             children_end,
             by_end,
             ended: 0,
             longest_since: OnceCell::new(),
             events,
-            path: CriticalPath { steps: Vec::with_capacity(events.len() + 1), cycles: 0 },
+            path: CriticalPath::default(),
         }
     }
 
@@ -172,7 +175,7 @@ impl<'e> Walk<'e> {
 
     /// Goes back through an event and those of its descendants that it waited for, to its start.
     fn inside(&mut self, event: usize) {
-        let mut open = vec![(event, 0)];
+        let mut open: Few<(usize, usize)> = smallvec![(event, 0)];
         while let Some(&mut (parent, ref mut looked_at)) = open.last_mut() {
             let Timed { start, end, .. } = self.events[parent];
             let tolerance = (end.nanoseconds_since(start) / OVERLAP_PART).min(nanoseconds(MAX_OVERLAP));

@@ -5,17 +5,21 @@
 
 mod stored;
 
+use smallvec::SmallVec;
+
 use super::footprint;
 use super::time::EventTime;
 
 /// Disjoint intervals, sorted by start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Intervals(Vec<(EventTime, EventTime)>);
+pub struct Intervals(SmallVec<[(EventTime, EventTime); 1]>);
 
 impl Intervals {
     /// What they take in memory beside themselves, in bytes.
     pub fn bytes(&self) -> usize {
-        footprint::array::<(EventTime, EventTime)>(self.0.capacity())
+        // One stands in them.
+        let elsewhere = if self.0.spilled() { self.0.capacity() } else { 0 };
+        footprint::array::<(EventTime, EventTime)>(elsewhere)
     }
 
     /// Joins `start..=end`, which must not be reversed, to the set.
@@ -39,7 +43,8 @@ impl Intervals {
             return;
         }
         let joined = (self.0[first].0.min(start), self.0[last - 1].1.max(end));
-        self.0.splice(first..last, [joined]);
+        self.0[first] = joined;
+        self.0.drain(first + 1..last);
     }
 
     /// Joins neighbours with the smallest gap first until at most `limit` intervals remain; returns how many

@@ -1,7 +1,7 @@
 //! The contract in pure code: what an event is, how an instance of a flow takes events in, when it is over,
 //! and what it then measured.
 //!
-//! Knows only `std`: no clock, no lock, no async, no logging, no wire format. Everything is handed the time.
+//! Knows only `std` and short lists: no clock, no lock, no async, no logging, no wire format. Everything is handed the time.
 
 pub mod batch;
 pub mod catalog;
@@ -9,6 +9,7 @@ pub mod completion;
 pub mod critical_path;
 mod division;
 pub mod event;
+mod few;
 pub mod flow;
 pub mod footprint;
 pub mod gathering;

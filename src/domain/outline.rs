@@ -8,8 +8,11 @@ mod stored;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use smallvec::smallvec;
+
 use super::critical_path::{CriticalPath, Spent, Step, Timed, critical_path};
 use super::event::{Event, Flags, Identity, Kind, View};
+use super::few::Few;
 use super::flow::{Boundary, Flow, Measure};
 use super::footprint;
 use super::ids::SpanId;
@@ -245,6 +248,11 @@ impl Outline {
         &self.stages
     }
 
+    /// The same, of an outline that is needed no longer.
+    pub fn into_stages(self) -> Vec<Arc<str>> {
+        self.stages
+    }
+
     /// Number of events that have a place.
     pub fn len(&self) -> usize {
         self.nodes.len()
@@ -373,7 +381,7 @@ impl Outline {
         let skews = self.align(flow, &counting, &mut timed);
         let path = match last {
             Some(last) => critical_path(&timed, last, from, to),
-            None => CriticalPath { steps: vec![Step { from, to, spent: Spent::Unknown }], cycles: 0 },
+            None => CriticalPath { steps: smallvec![Step { from, to, spent: Spent::Unknown }], cycles: 0 },
         };
         let whose = |place: usize| (self.nodes[node(place)].stage, Some(node(place)));
         StagePath { steps: told(&path.steps, whose), skews, cycles: path.cycles }
@@ -393,7 +401,7 @@ impl Outline {
     }
 
     /// When the events of the flow were at work, and which has caused which.
-    fn timed(&self, family: &Family, counting: &Counting) -> Vec<Timed> {
+    fn timed(&self, family: &Family, counting: &Counting) -> Few<Timed> {
         let timed = |place: usize| {
             let node = counting.node(place);
             let end = self.nodes[node].end;
@@ -436,9 +444,13 @@ impl Outline {
             let known = longest.entry((from.stage, to.stage)).or_default();
             *known = nanoseconds.max(*known);
         };
-        // Most traces have no queue, and need not be looked at for one.
-        let has_queues = self.nodes.iter().any(|node| node.kind == Kind::Producer);
-        if has_queues || !self.handovers.is_empty() {
+        // Most traces have no queue and no push, and need not be looked at for more.
+        let has_queues =
+            !self.handovers.is_empty() || self.nodes.iter().any(|node| node.kind == Kind::Producer);
+        if !has_queues && !self.signals.pushes {
+            return Vec::new();
+        }
+        if has_queues {
             for (from, to) in family.queues(&self.nodes) {
                 let (from, to) = (&self.nodes[from], &self.nodes[to]);
                 if from.counts && to.counts {
@@ -471,8 +483,11 @@ impl Outline {
     /// From when on the event at `place` had work to do.
     fn work_start(&self, family: &Family, place: usize) -> EventTime {
         let node = &self.nodes[place];
+        if family.takers.is_empty() && node.kind != Kind::Consumer {
+            return node.start;
+        }
         let first = family.taken_by(place).map(|from| self.nodes[from].start).min();
-        let producer = family.parents[place].filter(|_| node.kind == Kind::Consumer);
+        let producer = family.parent(place).filter(|_| node.kind == Kind::Consumer);
         match (first, producer) {
             (Some(first), _) => node.start.max(first),
             (None, Some(producer)) => self.nodes[producer].clips(node.start),
@@ -503,9 +518,12 @@ impl Outline {
 
     /// From when on those had work to do that took up work over a link: the start of whoever handed it over first.
     pub fn starts_of_handovers(&self) -> HashMap<(u16, SpanId), EventTime> {
+        if self.handovers.is_empty() {
+            return HashMap::new();
+        }
         let mut starts: HashMap<(u16, SpanId), Option<EventTime>> =
             self.handovers.iter().map(|handover| (handover.from, None)).collect();
-        for node in self.nodes.iter().filter(|_| !self.handovers.is_empty()) {
+        for node in &self.nodes {
             if let Some(start) = starts.get_mut(&(node.member, node.span)) {
                 *start = Some(start.map_or(node.start, |known| known.min(node.start)));
             }
@@ -710,8 +728,8 @@ impl Directory {
 /// Who is whose parent in an outline.
 #[derive(Debug)]
 pub struct Family {
-    /// For each node: where its parent is, if it names one and it has come.
-    parents: Vec<Option<usize>>,
+    /// For each node: where its parent is, if it names one and it has come. Instances keep far fewer events than that.
+    parents: Few<Option<u32>>,
     /// Who took up whose work over a link, as (to, from), where both have come. Sorted.
     takers: Vec<(usize, usize)>,
     missing: MissingParent,
@@ -721,7 +739,7 @@ impl Family {
     fn of(nodes: &[Node], handovers: &[Handover]) -> Self {
         let directory = Directory::of(nodes);
         let find = |wanted: (u16, SpanId)| directory.find(nodes, wanted);
-        let mut parents: Vec<Option<usize>> = Vec::with_capacity(nodes.len());
+        let mut parents: Few<Option<u32>> = Few::with_capacity(nodes.len());
         for (index, node) in nodes.iter().enumerate() {
             // Siblings often stand side by side.
             let same = index
@@ -729,7 +747,7 @@ impl Family {
                 .filter(|&before| (nodes[before].member, nodes[before].parent) == (node.member, node.parent));
             parents.push(match same {
                 Some(before) => parents[before],
-                None => find((node.member, node.parent)),
+                None => find((node.member, node.parent)).map(|place| place as u32),
             });
         }
         let taker = |handover: &Handover| find(handover.to).zip(find(handover.from));
@@ -747,6 +765,11 @@ impl Family {
         Family { parents, takers, missing: missing.unwrap_or(MissingParent::None) }
     }
 
+    /// Where the parent of the event at `index` is, if it names one and it has come.
+    fn parent(&self, index: usize) -> Option<usize> {
+        self.parents[index].map(|parent| parent as usize)
+    }
+
     /// Whose work the event at `index` took up.
     fn taken_by(&self, index: usize) -> impl Iterator<Item = usize> {
         let first =
@@ -757,13 +780,18 @@ impl Family {
     /// Without which event the one at `index` would not have begun: of those whose work it took up the one that
     /// ended last, or else its parent.
     fn cause(&self, nodes: &[Node], index: usize) -> Option<usize> {
-        self.taken_by(index).max_by_key(|&from| (nodes[from].end, nodes[from].span)).or(self.parents[index])
+        if self.takers.is_empty() {
+            return self.parent(index);
+        }
+        self.taken_by(index)
+            .max_by_key(|&from| (nodes[from].end, nodes[from].span))
+            .or_else(|| self.parent(index))
     }
 
     /// The queues, as (from, to): PRODUCER to CONSUMER, and every link.
     fn queues(&self, nodes: &[Node]) -> Vec<(usize, usize)> {
         let consumers = nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Consumer);
-        let by_parent = consumers.filter_map(|(index, _)| Some((self.parents[index]?, index)));
+        let by_parent = consumers.filter_map(|(index, _)| Some((self.parent(index)?, index)));
         let by_parent = by_parent.filter(|(parent, _)| nodes[*parent].kind == Kind::Producer);
         by_parent.chain(self.takers.iter().map(|(to, from)| (*from, *to))).collect()
     }
@@ -784,7 +812,8 @@ impl Family {
         let node = &nodes[index];
         matches!(node.kind, Kind::Server | Kind::Consumer | Kind::Push)
             || !node.parent.is_some()
-            || self.parents[index]
+            || self
+                .parent(index)
                 .is_some_and(|parent| nodes[parent].counts && nodes[parent].stage != node.stage)
     }
 
@@ -798,7 +827,7 @@ impl Family {
             answered[*from] = true;
         }
         for (node, parent) in nodes.iter().zip(&self.parents) {
-            if let Some(parent) = *parent {
+            if let Some(parent) = parent.map(|parent| parent as usize) {
                 let other_stage = node.counts && nodes[parent].counts && node.stage != nodes[parent].stage;
                 answered[parent] |= node.kind == Kind::Consumer || other_stage;
             }

@@ -257,7 +257,7 @@ impl Stub {
 
     #[expect(clippy::too_many_arguments, reason = "all that is known of what has ended")]
     fn finish(
-        self,
+        mut self,
         flow: Arc<Flow>,
         key: Key,
         family: &Family,
@@ -300,7 +300,6 @@ impl Stub {
         let counts = self.counts();
         let weight = flow.sampling.weight(self.summary.threshold, || lot(&key));
         let (labels, label_conflict) = self.summary.labels.choose(&flow);
-        let stages_of_path = if steps.is_empty() { Vec::new() } else { self.stage_names() };
         let notes = Notes {
             events: counts.events,
             ignored: counts.ignored,
@@ -331,7 +330,12 @@ impl Stub {
             skews,
             due,
             notes,
-            detail: Detail { traces: ending.traces, stages: stages_of_path, events: self.events, steps },
+            detail: Detail {
+                traces: ending.traces,
+                events: std::mem::take(&mut self.events),
+                stages: if steps.is_empty() { Vec::new() } else { self.into_stage_names() },
+                steps,
+            },
         }
     }
 
@@ -387,20 +391,20 @@ impl Stub {
     }
 
     /// The names of all stages, likewise.
-    fn stage_names(&self) -> Vec<Arc<str>> {
+    fn into_stage_names(self) -> Vec<Arc<str>> {
         match self.exact {
-            true => self.outline.stages().to_vec(),
-            false => self.summary.stages.iter().map(|stage| Arc::clone(&stage.name)).collect(),
+            true => self.outline.into_stages(),
+            false => self.summary.stages.into_iter().map(|stage| stage.name).collect(),
         }
     }
 
     /// What each stage measured; `start` is where the flow starts, if that is to be observed.
-    fn stage_times(&self, start: Option<EventTime>) -> Vec<StageTime> {
-        let observed = |stage: &StageSummary| match &self.own {
-            None => Some(stage.clone()),
-            Some(own) => own.stages.iter().find(|own| own.name == stage.name).cloned(),
+    fn stage_times<'s>(&'s self, start: Option<EventTime>) -> Vec<StageTime> {
+        let observed = |stage: &'s StageSummary| match &self.own {
+            None => Some(stage),
+            Some(own) => own.stages.iter().find(|own| own.name == stage.name),
         };
-        let time = |stage: &StageSummary| StageTime {
+        let time = |stage: &'s StageSummary| StageTime {
             name: Arc::clone(&stage.name),
             inside: observed(stage).filter(|own| own.spans).map(|own| own.intervals.nanoseconds()),
             offset: start.map(|start| {

@@ -5,9 +5,9 @@ use crate::domain::stored::{Damaged, Decoder, Encoder, Stored};
 
 impl Stored for Intervals {
     fn write(&self, to: &mut Encoder<'_>) {
-        self.0.write(to);
+        self.0.to_vec().write(to);
     }
     fn read(from: &mut Decoder<'_>) -> Result<Self, Damaged> {
-        Stored::read(from).map(Intervals)
+        Vec::read(from).map(|intervals| Intervals(intervals.into()))
     }
 }
