@@ -11,6 +11,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::condition::{Path, Question, Slot, Slots, Value, text_of};
 use super::facts::{CACHED_BYTES, Interned, KeyRule, SpanRules};
 use super::otlp::{self, SpanFields, Text, TraceVisitor};
@@ -627,7 +629,7 @@ impl Values {
         if std::mem::replace(&mut self.is_answered, true) {
             return;
         }
-        let mut last: Vec<(usize, otlp::Value<'_>)> = Vec::new();
+        let mut last: SmallVec<[(usize, otlp::Value<'_>); 4]> = SmallVec::new();
         for (slot, value) in self.asked.each() {
             match last.iter_mut().find(|(known, _)| *known == slot) {
                 Some(known) => known.1 = value,

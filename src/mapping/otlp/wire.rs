@@ -113,8 +113,7 @@ fn walk_resource(mut fields: Fields<'_>, visitor: &mut impl TraceVisitor) -> Res
     while fields.remain() {
         match fields.key()? {
             ATTRIBUTES => {
-                let (key, value) = read_attribute(fields.message()?, 3)?;
-                visitor.resource_attribute(key, value);
+                visit_attribute(fields.message()?, 3, |key, value| visitor.resource_attribute(key, value))?;
             }
             DROPPED_ATTRIBUTES => fields.skip_varint()?,
             ENTITY_REFS => fields.skip_bytes()?,
@@ -159,9 +158,7 @@ fn read_scope<'a>(mut fields: Fields<'a>, name: &mut Text<'a>, version: &mut Tex
         match fields.key()? {
             NAME => *name = Text::new(fields.bytes()?),
             VERSION => *version = Text::new(fields.bytes()?),
-            ATTRIBUTES => {
-                read_attribute(fields.message()?, 4)?;
-            }
+            ATTRIBUTES => visit_attribute(fields.message()?, 4, |_, _| {})?,
             DROPPED_ATTRIBUTES => fields.skip_varint()?,
             other => fields.skip_unknown(other, 4, 3)?,
         }
@@ -191,8 +188,7 @@ fn walk_span(mut fields: Fields<'_>, visitor: &mut impl TraceVisitor) -> Result<
     while fields.remain() {
         match fields.key()? {
             ATTRIBUTES => {
-                let (key, value) = read_attribute(fields.message()?, 4)?;
-                visitor.span_attribute(key, value);
+                visit_attribute(fields.message()?, 4, |key, value| visitor.span_attribute(key, value))?;
             }
             TRACE_ID => span.trace_id = fields.bytes()?,
             SPAN_ID => span.span_id = fields.bytes()?,
@@ -254,44 +250,47 @@ fn read_link(mut fields: Fields<'_>) -> Result<(&[u8], &[u8]), Fault> {
     Ok((trace_id, span_id))
 }
 
-/// The key and value of a `KeyValue` at `depth`.
+/// Reports the key and value of a `KeyValue` at `depth`.
 ///
-/// Nearly all are a short key, then a message with one short value: those are read without a loop.
+/// Nearly all are a short key, then a message with one short value, as encoders write them: those are read without a
+/// loop. Each way hands over its own value, for a value that goes through a result is copied by pieces on its way, which
+/// takes as long as reading it. The keys are those of [`read_any_attribute`] and [`read_value`]: 0x0a, 0x10, 0x18 for
+/// text, bool and integer.
 #[inline]
-fn read_attribute(fields: Fields<'_>, depth: u32) -> Result<(Text<'_>, Value<'_>), Fault> {
-    match read_short_attribute(fields.rest) {
-        Some(attribute) if depth < DEPTH_LIMIT => Ok(attribute),
-        _ => read_any_attribute(fields, depth),
+fn visit_attribute<'a>(
+    fields: Fields<'a>,
+    depth: u32,
+    visit: impl FnOnce(Text<'a>, Value<'a>),
+) -> Result<(), Fault> {
+    match split_short_attribute(fields.rest).filter(|_| depth < DEPTH_LIMIT) {
+        Some((name, [0x0a, length @ 0..0x80, text @ ..])) if usize::from(*length) == text.len() => {
+            visit(Text::new(name), Value::Str(Text::new(text)));
+        }
+        Some((name, [0x10, bit @ 0..=1])) => visit(Text::new(name), Value::Bool(*bit == 1)),
+        Some((name, [0x18, low @ 0..0x80])) => visit(Text::new(name), Value::Int(i64::from(*low))),
+        Some((name, [0x18, low @ 0x80..=0xff, high @ 0..0x80])) => {
+            visit(Text::new(name), Value::Int(i64::from(low & 0x7f) | i64::from(*high) << 7));
+        }
+        _ => {
+            let (name, value) = read_any_attribute(fields, depth)?;
+            visit(name, value);
+        }
     }
+    Ok(())
 }
 
-/// The attribute, when each part of it is as short and in such order as encoders write it. The keys are those
-/// of [`read_any_attribute`] and [`read_value`]: 0x0a, 0x12 for key and value, 0x0a, 0x10, 0x18 for text, bool
-/// and integer.
+/// The key and the bytes of the value of an attribute that is nothing but these two, both short and in this order: 0x0a
+/// and 0x12.
 #[inline]
-fn read_short_attribute(attribute: &[u8]) -> Option<(Text<'_>, Value<'_>)> {
+fn split_short_attribute(attribute: &[u8]) -> Option<(&[u8], &[u8])> {
     let [0x0a, length @ 0..0x80, rest @ ..] = attribute else {
         return None;
     };
     let (name, rest) = rest.split_at_checked(usize::from(*length))?;
-    let [0x12, length @ 0..0x80, rest @ ..] = rest else {
-        return None;
-    };
-    if usize::from(*length) != rest.len() {
-        return None;
+    match rest {
+        [0x12, length @ 0..0x80, value @ ..] if usize::from(*length) == value.len() => Some((name, value)),
+        _ => None,
     }
-    let value = match rest {
-        [0x0a, length @ 0..0x80, text @ ..] if usize::from(*length) == text.len() => {
-            Value::Str(Text::new(text))
-        }
-        [0x10, bit @ 0..=1] => Value::Bool(*bit == 1),
-        [0x18, low @ 0..0x80] => Value::Int(i64::from(*low)),
-        [0x18, low @ 0x80..=0xff, high @ 0..0x80] => {
-            Value::Int(i64::from(low & 0x7f) | i64::from(*high) << 7)
-        }
-        _ => return None,
-    };
-    Some((Text::new(name), value))
 }
 
 fn read_any_attribute(mut fields: Fields<'_>, depth: u32) -> Result<(Text<'_>, Value<'_>), Fault> {
@@ -366,9 +365,7 @@ fn check_pairs(mut fields: Fields<'_>, depth: u32) -> Result<(), Fault> {
     const VALUES: u32 = key(1, LENGTH);
     while fields.remain() {
         match fields.key()? {
-            VALUES => {
-                read_attribute(fields.nested(depth)?, depth + 1)?;
-            }
+            VALUES => visit_attribute(fields.nested(depth)?, depth + 1, |_, _| {})?,
             other => fields.skip_unknown(other, 1, depth)?,
         }
     }
