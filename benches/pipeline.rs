@@ -2,14 +2,16 @@
 //! in, ending instances, finding the critical path, and joining traces.
 //!
 //! `cargo bench --bench pipeline`. With `COUNT=name` it runs the benchmark of that name once, for a tool that counts
-//! instructions of the function [`measured`]: see `.ci/instructions.py`.
+//! instructions of the function [`measured`]: see `.ci/instructions.py`. With `HOLDS=1` it shows for how long a sweep holds its
+//! locks at most.
 
 #![allow(missing_docs, reason = "criterion's macros write public functions")]
+#![allow(clippy::print_stdout, reason = "a benchmark says what it found")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that meets None or Err has failed")]
 
 use std::any::Any;
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use latency_aggregator::aggregator::{Aggregator, Budget, Limits};
@@ -362,7 +364,46 @@ fn joined() -> Vec<Case> {
     shapes.into_iter().map(to_case).collect()
 }
 
+/// For how long the sweep holds a lock at most: no longer than it takes to look at one instance. All of them are due at once,
+/// which is the worst case for the calendar.
+fn holds() {
+    println!("| open | spans each | p50 us | p99 us | p99.9 us | max us |\n|---|---|---|---|---|---|");
+    for (count, spans) in
+        [(10_000, 8), (100_000, 8), (1_000_000, 8), (10_000, 100), (1000, 1000), (100, 10_000)]
+    {
+        let world = world("");
+        for first in (0..count).step_by(1000) {
+            let of_trace = |trace| {
+                let root = move |id: u32| Made {
+                    trace,
+                    id: u64::from(id) + 1,
+                    parent: u64::from(id > 0),
+                    kind: 2,
+                    ..Made::default()
+                };
+                (0..spans).map(root)
+            };
+            for part in (first..count.min(first + 1000)).flat_map(of_trace).collect::<Vec<_>>().chunks(1000) {
+                world.take(world.map(&request("gateway", part)));
+            }
+        }
+        let mut waits = Vec::new();
+        while world.aggregator.population().open > 0 {
+            let began = Instant::now();
+            black_box(world.aggregator.sweep(at(60).arrival, 1, &world.catalog));
+            waits.push(began.elapsed());
+        }
+        waits.sort_unstable();
+        let microseconds = |part: f64| waits[((waits.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
+        let shown = [0.5, 0.99, 0.999, 1.0].map(|part| format!("{:.1}", microseconds(part)));
+        println!("| {count} | {spans} | {} |", shown.join(" | "));
+    }
+}
+
 fn main() {
+    if std::env::var_os("HOLDS").is_some() {
+        return holds();
+    }
     let cases: Vec<Case> = steps().into_iter().chain(joined()).collect();
     if let Ok(name) = std::env::var("COUNT") {
         let case =
