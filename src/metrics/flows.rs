@@ -5,13 +5,15 @@
 
 mod stored;
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread::yield_now;
 use std::time::Duration;
 
 use super::histogram::{Bounds, Histogram, Layout};
-use super::series::{Accumulate, Birth, Hashed, SeriesLimits, SeriesMap, Shown};
+use super::series::{Accumulate, Birth, Hashed, Reading, SeriesLimits, SeriesMap};
 use super::snapshot::{Kind, Series, Value};
 use crate::domain::flow::{Flow, Labels, Origin};
 use crate::domain::labels::Label;
@@ -273,73 +275,137 @@ impl FlowMetrics {
 
     /// The flow's series of one of the shared families.
     pub(super) fn series(&self, family: Shared, now: Now) -> Vec<Series> {
-        let recorded = self.recorded();
-        let flow = || vec![label("flow", &self.flow.name)];
+        let flow = || vec![self.label()];
         match family {
-            Shared::Latency => histograms(&recorded.latency, now, |outcome, open| {
-                [flow(), vec![label("outcome", outcome.as_str())], open].concat()
-            }),
-            Shared::Closed => counters(&recorded.closed, now, |(outcome, reason), open| {
-                [flow(), vec![label("outcome", outcome.as_str()), label("reason", reason.as_str())], open]
-                    .concat()
-            }),
-            Shared::CriticalPath => {
-                let show = |shown: Shown<'_, PathKind, u128>| Series {
-                    labels: [flow(), shown.open.shown(), vec![label("kind", shown.closed.as_str())]].concat(),
-                    created: Some(shown.created),
-                    value: Value::Nanoseconds(if shown.hidden { 0 } else { *shown.value }),
-                };
-                recorded.path.sorted(now.arrival).into_iter().map(show).collect()
+            Shared::Latency => self.histograms(
+                |recorded| Some(&recorded.latency),
+                now,
+                |outcome, open| [flow(), vec![label("outcome", outcome.as_str())], open].concat(),
+            ),
+            Shared::Closed => self.counters(
+                |recorded| &recorded.closed,
+                now,
+                |(outcome, reason), open| {
+                    [flow(), vec![label("outcome", outcome.as_str()), label("reason", reason.as_str())], open]
+                        .concat()
+                },
+            ),
+            Shared::CriticalPath => self.read(
+                |recorded| Some(&recorded.path),
+                now,
+                |kind, open| [flow(), open, vec![label("kind", kind.as_str())]].concat(),
+                |&value, is_hidden| Value::Nanoseconds(if is_hidden { 0 } else { value }),
+            ),
+            Shared::Transition => self.histograms(
+                |recorded| Some(&recorded.transition),
+                now,
+                |(), open| [flow(), open].concat(),
+            ),
+            Shared::CriticalPathShare => self.histograms(
+                |recorded| recorded.path_share.as_ref(),
+                now,
+                |kind, open| [flow(), open, vec![label("kind", kind.as_str())]].concat(),
+            ),
+            Shared::ClockSkew => {
+                self.histograms(|recorded| Some(&recorded.skew), now, |(), open| [flow(), open].concat())
             }
-            Shared::Transition => histograms(&recorded.transition, now, |(), open| [flow(), open].concat()),
-            Shared::CriticalPathShare => recorded.path_share.as_ref().map_or_else(Vec::new, |shares| {
-                histograms(shares, now, |kind, open| {
-                    [flow(), open, vec![label("kind", kind.as_str())]].concat()
-                })
-            }),
-            Shared::ClockSkew => histograms(&recorded.skew, now, |(), open| [flow(), open].concat()),
-            Shared::Stage => histograms(&recorded.stage, now, |(), open| [flow(), open].concat()),
-            Shared::StageOffset => histograms(&recorded.offset, now, |(), open| [flow(), open].concat()),
-            Shared::MissingStage => counters(&recorded.missing, now, |(), open| [flow(), open].concat()),
-            Shared::Slo => counters(&recorded.slo, now, |result, open| {
-                [flow(), vec![label("result", result.as_str())], open].concat()
-            }),
+            Shared::Stage => {
+                self.histograms(|recorded| Some(&recorded.stage), now, |(), open| [flow(), open].concat())
+            }
+            Shared::StageOffset => {
+                self.histograms(|recorded| Some(&recorded.offset), now, |(), open| [flow(), open].concat())
+            }
+            Shared::MissingStage => {
+                self.counters(|recorded| &recorded.missing, now, |(), open| [flow(), open].concat())
+            }
+            Shared::Slo => self.counters(
+                |recorded| &recorded.slo,
+                now,
+                |result, open| [flow(), vec![label("result", result.as_str())], open].concat(),
+            ),
             Shared::Open => self.gauge(&self.gauges.open),
             Shared::Overdue if self.flow.slo.is_none() => Vec::new(),
             Shared::Overdue => self.gauge(&self.gauges.overdue),
             Shared::SloObjective => {
                 let objective = self.flow.slo.map(|slo| Value::Float(slo.objective));
-                objective.into_iter().map(|value| Series { labels: flow(), created: None, value }).collect()
+                objective.into_iter().map(|value| self.single(value)).collect()
             }
             Shared::LastClosed => {
                 let seconds = self.gauges.last_closed.load(Relaxed) as f64 / 1e9;
-                vec![Series { labels: flow(), created: None, value: Value::Float(seconds) }]
+                vec![self.single(Value::Float(seconds))]
             }
         }
     }
 
     fn gauge(&self, value: &AtomicI64) -> Vec<Series> {
         let value = value.load(Relaxed).max(0).cast_unsigned();
-        let labels = vec![label("flow", &self.flow.name)];
-        vec![Series { labels, created: None, value: Value::Integer(value) }]
+        vec![self.single(Value::Integer(value))]
+    }
+
+    /// What there is one of for the flow.
+    fn single(&self, value: Value) -> Series {
+        Series { labels: [self.label()].into_iter().collect(), created: None, value }
+    }
+
+    fn label(&self) -> Label {
+        (word("flow"), Arc::clone(&self.flow.name))
     }
 
     /// The histogram of the flow's own name, and its last durations in seconds; only for flows with such a name.
     pub(super) fn own(&self, now: Now) -> Option<(Vec<Series>, Vec<Series>)> {
         self.flow.metric.as_ref()?;
-        let recorded = self.recorded();
         // Shown at once, as the ancestor did.
         let now = Now { arrival: Arrival::since_origin(Duration::MAX), ..now };
-        let own = histograms(&recorded.own, now, |outcome, open| {
-            let outcome = outcome.map(|outcome| label("outcome", outcome.as_str()));
-            open.into_iter().chain(outcome).collect()
-        });
-        let gauge = |shown: Shown<'_, (), f64>| Series {
-            labels: shown.open.shown(),
-            created: None,
-            value: Value::Float(*shown.value),
-        };
-        Some((own, recorded.last.sorted(now.arrival).into_iter().map(gauge).collect()))
+        let own = self.histograms(
+            |recorded| Some(&recorded.own),
+            now,
+            |outcome, open| {
+                let outcome = outcome.map(|outcome| label("outcome", outcome.as_str()));
+                open.into_iter().chain(outcome).collect()
+            },
+        );
+        let last =
+            self.read(|recorded| Some(&recorded.last), now, |(), open| open, |&value, _| Value::Float(value));
+        Some((own, last.into_iter().map(|series| Series { created: None, ..series }).collect()))
+    }
+
+    fn histograms<C: Copy + Ord>(
+        &self,
+        of: impl Fn(&Recorded) -> Option<&SeriesMap<C, Histogram>>,
+        now: Now,
+        labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
+    ) -> Vec<Series> {
+        self.read(of, now, labels, |value, is_hidden| Value::Histogram(value.value(is_hidden, now.wall)))
+    }
+
+    fn counters<C: Copy + Ord>(
+        &self,
+        of: impl Fn(&Recorded) -> &SeriesMap<C, u64>,
+        now: Now,
+        labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
+    ) -> Vec<Series> {
+        let value = |&value: &u64, is_hidden| Value::Integer(if is_hidden { 0 } else { value });
+        self.read(|recorded| Some(of(recorded)), now, labels, value)
+    }
+
+    /// The series of one family, which are copied a few at a time: those who observe take turns with it.
+    fn read<C: Copy + Ord, V>(
+        &self,
+        of: impl Fn(&Recorded) -> Option<&SeriesMap<C, V>>,
+        now: Now,
+        labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
+        value: impl Fn(&V, bool) -> Value,
+    ) -> Vec<Series> {
+        let Some(rows) = of(&self.recorded()).map(SeriesMap::rows) else { return Vec::new() };
+        let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reading = Reading::new(&mut rows);
+        while of(&self.recorded()).is_some_and(|map| map.read(&mut reading, now.arrival, &value)) {
+            reading.take_in(&labels);
+            yield_now();
+        }
+        reading.take_in(&labels);
+        let series = |(labels, created, value)| Series { labels, created: Some(created), value };
+        reading.in_order().map(series).collect()
     }
 
     /// Whether the stage stands among the flow's series.
@@ -549,32 +615,6 @@ fn possible_endings(flow: &Flow) -> Vec<(Outcome, Reason)> {
     endings
 }
 
-fn histograms<C: Copy + Eq + std::hash::Hash + Ord>(
-    map: &SeriesMap<C, Histogram>,
-    now: Now,
-    labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
-) -> Vec<Series> {
-    let show = |shown: Shown<'_, C, Histogram>| Series {
-        labels: labels(shown.closed, shown.open.shown()),
-        created: Some(shown.created),
-        value: Value::Histogram(shown.value.value(shown.hidden, now.wall)),
-    };
-    map.sorted(now.arrival).into_iter().map(show).collect()
-}
-
-fn counters<C: Copy + Eq + std::hash::Hash + Ord>(
-    map: &SeriesMap<C, u64>,
-    now: Now,
-    labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
-) -> Vec<Series> {
-    let show = |shown: Shown<'_, C, u64>| Series {
-        labels: labels(shown.closed, shown.open.shown()),
-        created: Some(shown.created),
-        value: Value::Integer(if shown.hidden { 0 } else { *shown.value }),
-    };
-    map.sorted(now.arrival).into_iter().map(show).collect()
-}
-
 fn stage_labels(stage: &Arc<str>) -> [(&Arc<str>, &Arc<str>); 1] {
     static STAGE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("stage"));
     [(&STAGE, stage)]
@@ -586,6 +626,13 @@ fn pair_labels<'s>(from: &'s Arc<str>, to: &'s Arc<str>) -> [(&'s Arc<str>, &'s 
     [(&FROM, from), (&TO, to)]
 }
 
-fn label(name: &str, value: &str) -> Label {
-    (Arc::from(name), Arc::from(value))
+fn label(name: &'static str, value: &'static str) -> Label {
+    (word(name), word(value))
+}
+
+/// One of the few words that stand in the labels of all flows.
+fn word(word: &'static str) -> Arc<str> {
+    static WORDS: LazyLock<Mutex<HashMap<&'static str, Arc<str>>>> = LazyLock::new(Mutex::default);
+    let mut words = WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(words.entry(word).or_insert_with(|| word.into()))
 }

@@ -146,7 +146,7 @@ impl Histogram {
         let kept = self.exemplars.iter().enumerate();
         let exemplar = |(bucket, kept): (usize, &Kept)| Exemplar {
             bucket,
-            trace_id: kept.trace.to_string(),
+            trace: kept.trace,
             nanoseconds: kept.nanoseconds,
             at: kept.at,
         };
@@ -157,7 +157,7 @@ impl Histogram {
             sum: Sum::Nanoseconds(if hidden { 0 } else { self.nanoseconds }),
             exemplars: fresh.map(exemplar).collect(),
             shows_classic: self.shows_classic,
-            native: self.native.as_ref().map(|native| native.value(hidden)),
+            native: self.native.as_ref().map(|native| native.value(hidden).into()),
         }
     }
 }

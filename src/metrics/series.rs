@@ -4,12 +4,13 @@
 //! the closed labels (outcome, reason ...) and replaces the open-valued ones by `otel_metric_overflow="true"`; a new
 //! series shows zero for one scrape interval, because a rate cannot see a first value, and its true value after that.
 
+mod rows;
 mod stored;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -17,6 +18,7 @@ use hashbrown::HashTable;
 use super::distinct::Distinct;
 use crate::domain::labels::Label;
 use crate::domain::time::{Arrival, EventTime};
+pub(super) use rows::{Reading, Rows};
 
 /// The label that stands for all label sets that found no room.
 pub(super) const OVERFLOW_LABEL: &str = "otel_metric_overflow";
@@ -171,7 +173,13 @@ impl Accumulate for f64 {
 /// The series of one family and flow, by closed labels `C` and open ones.
 #[derive(Debug)]
 pub(super) struct SeriesMap<C, V> {
-    series: HashTable<Entry<C, V>>,
+    /// In the order in which they were created.
+    entries: Vec<Entry<C, V>>,
+    /// Where each of them is, by its hash.
+    places: HashTable<usize>,
+    /// How often these have changed.
+    moves: u64,
+    rows: Arc<Mutex<Rows<C>>>,
     /// How many of them have open labels of their own, and how long these are together.
     own: usize,
     label_bytes: usize,
@@ -198,22 +206,22 @@ struct Entry<C, V> {
     value: V,
 }
 
-/// One series as it is shown.
-pub(super) struct Shown<'m, C, V> {
-    pub(super) closed: C,
-    pub(super) open: &'m Open,
-    pub(super) value: &'m V,
-    pub(super) created: EventTime,
-    /// It still shows zero.
-    pub(super) hidden: bool,
-}
-
 impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
     /// Without any series; each will take so many lines of the page.
     pub(super) fn new(limits: &SeriesLimits, lines_each: usize) -> Self {
-        let (series, values) = Default::default();
-        let limits = limits.clone();
-        SeriesMap { series, own: 0, label_bytes: 0, limits, lines_each, values, refused: 0, wanted: None }
+        SeriesMap {
+            entries: Vec::new(),
+            places: HashTable::new(),
+            moves: 0,
+            rows: Arc::new(Rows::new()),
+            own: 0,
+            label_bytes: 0,
+            limits: limits.clone(),
+            lines_each,
+            values: HashMap::new(),
+            refused: 0,
+            wanted: None,
+        }
     }
 
     /// The value of a series, created if it is new; its zero is shown for a while then.
@@ -229,7 +237,7 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
             return self.keep(closed, labels, birth, create);
         }
         let hash = hash_of(closed, Some(labels.hash));
-        let is_known = self.series.find(hash, |entry| entry.is(closed, Some(labels.labels))).is_some();
+        let is_known = self.place(hash, closed, Some(labels.labels)).is_some();
         if !is_known && !self.admit(labels.labels) {
             self.wanted.get_or_insert_default().add(hash);
             self.refused += 1;
@@ -261,14 +269,27 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
         birth: Birth,
         create: impl FnOnce() -> V,
     ) -> &mut V {
-        let is_it = |entry: &Entry<C, V>| entry.is(closed, labels);
-        let new = || {
+        let place = self.place(hash, closed, labels).unwrap_or_else(|| {
             let open = labels.map_or(Open::Overflow, |labels| Open::Labels(copy_of(labels)));
-            Entry { hash, closed, open, stays, birth, touched: birth.now, value: create() }
-        };
-        let entry = self.series.entry(hash, is_it, |entry| entry.hash).or_insert_with(new).into_mut();
+            self.add(Entry { hash, closed, open, stays, birth, touched: birth.now, value: create() })
+        });
+        let entry = &mut self.entries[place];
         entry.touched = birth.now;
         &mut entry.value
+    }
+
+    /// Where the series with this hash is.
+    fn place(&self, hash: u64, closed: C, labels: Option<&(impl LabelSet + ?Sized)>) -> Option<usize> {
+        self.places.find(hash, |&place| self.entries[place].is(closed, labels)).copied()
+    }
+
+    /// Adds a series that is not there yet. Returns where it is.
+    fn add(&mut self, entry: Entry<C, V>) -> usize {
+        let place = self.entries.len();
+        let hash = entry.hash;
+        self.entries.push(entry);
+        self.places.insert_unique(hash, place, |&place| self.entries[place].hash);
+        place
     }
 
     /// Makes room for a new label set, if there is any.
@@ -300,17 +321,22 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
             let has_labels = entry.open.labels().is_some();
             has_labels && !entry.stays && birth.now.since(entry.touched) >= idle
         };
-        let mut expired: Vec<_> = self.series.extract_if(is_idle).collect();
-        // Where they are in the table decides nothing.
+        let mut expired: Vec<_> = self.entries.extract_if(.., is_idle).collect();
+        // When they were created decides nothing.
         expired.sort_unstable_by(|a, b| (a.closed, &a.open).cmp(&(b.closed, &b.open)));
         if expired.is_empty() {
             return 0;
+        }
+        self.moves += 1;
+        self.places.clear();
+        for (place, entry) in self.entries.iter().enumerate() {
+            self.places.insert_unique(entry.hash, place, |&place| self.entries[place].hash);
         }
         self.own -= expired.len();
         self.give_back(expired.len());
         self.label_bytes = 0;
         self.values.clear();
-        let kept = self.series.iter().filter(|entry| !entry.stays);
+        let kept = self.entries.iter().filter(|entry| !entry.stays);
         for labels in kept.filter_map(|entry| entry.open.labels()) {
             self.label_bytes += length(labels);
             for (name, value) in labels {
@@ -320,8 +346,9 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
         let count = expired.len() as u64;
         for entry in expired {
             let hash = hash_of(entry.closed, None);
-            match self.series.find_mut(hash, |known| known.is(entry.closed, None::<&[Label]>)) {
-                Some(overflow) => {
+            match self.place(hash, entry.closed, None::<&[Label]>) {
+                Some(place) => {
+                    let overflow = &mut self.entries[place];
                     let is_newer = entry.touched > overflow.touched;
                     overflow.value.add(&entry.value, is_newer);
                     overflow.touched = overflow.touched.max(entry.touched);
@@ -329,8 +356,7 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
                 None => {
                     // It is shown at once: these observations have been seen, and sums over all series must not fall.
                     let birth = Birth { visible_from: birth.now, ..birth };
-                    let overflow = Entry { hash, open: Open::Overflow, stays: true, birth, ..entry };
-                    self.series.insert_unique(hash, overflow, |entry| entry.hash);
+                    self.add(Entry { hash, open: Open::Overflow, stays: true, birth, ..entry });
                 }
             }
         }
@@ -339,8 +365,7 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
 
     /// Whether the series exists by its own labels.
     pub(super) fn contains(&self, closed: C, labels: &Hashed<'_, impl LabelSet + ?Sized>) -> bool {
-        let is_it = |entry: &Entry<C, V>| entry.is(closed, Some(labels.labels));
-        self.series.find(hash_of(closed, Some(labels.hash)), is_it).is_some()
+        self.place(hash_of(closed, Some(labels.hash)), closed, Some(labels.labels)).is_some()
     }
 
     /// How many times a value went to the overflow series.
@@ -352,20 +377,14 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
     pub(super) fn wanted(&self) -> u64 {
         self.own as u64 + self.wanted.as_ref().map_or(0, |wanted| wanted.estimate())
     }
-
-    /// All series in a stable order, as they are at `now`.
-    pub(super) fn sorted(&self, now: Arrival) -> Vec<Shown<'_, C, V>> {
-        let mut series = Vec::with_capacity(self.series.len());
-        for Entry { closed, open, birth, value, .. } in &self.series {
-            let hidden = now < birth.visible_from;
-            series.push(Shown { closed: *closed, open, value, created: birth.created, hidden });
-        }
-        series.sort_unstable_by(|a, b| (a.closed, a.open).cmp(&(b.closed, b.open)));
-        series
-    }
 }
 
 impl<C, V> SeriesMap<C, V> {
+    /// What is kept of its series for the next scrape; to be locked before whatever guards the map.
+    pub(super) fn rows(&self) -> Arc<Mutex<Rows<C>>> {
+        Arc::clone(&self.rows)
+    }
+
     /// Gives back the room of so many series.
     fn give_back(&self, series: usize) {
         if let Some(lines) = &self.limits.lines {
@@ -402,6 +421,7 @@ fn length(labels: &(impl LabelSet + ?Sized)) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::snapshot::Labels;
 
     fn at(second: u64) -> Birth {
         let now = Arrival::since_origin(Duration::from_secs(second));
@@ -416,13 +436,25 @@ mod tests {
         SeriesMap::new(&SeriesLimits { series, values_per_label, lines: None }, 1)
     }
 
-    fn shown(map: &SeriesMap<(), u64>) -> Vec<(String, u64, u64)> {
-        let line = |series: &Shown<'_, (), u64>| {
-            let labels: Vec<String> =
-                series.open.shown().iter().map(|(name, value)| format!("{name}={value}")).collect();
-            (labels.join(" "), *series.value, series.created.unix_nanoseconds() / 1_000_000_000)
+    /// Labels, when it began, the value, and whether it is hidden, of each series.
+    fn read<V: Accumulate + Copy>(map: &SeriesMap<(), V>, now: Arrival) -> Vec<(String, u64, V, bool)> {
+        let rows = map.rows();
+        let mut rows = rows.lock().unwrap();
+        let mut reading = Reading::new(&mut rows);
+        while map.read(&mut reading, now, |value, is_hidden| (*value, is_hidden)) {
+            reading.take_in(|(), open| open);
+        }
+        reading.take_in(|(), open| open);
+        let line = |(labels, created, (value, is_hidden)): (Labels, EventTime, (V, bool))| {
+            let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            (labels.join(" "), created.unix_nanoseconds() / 1_000_000_000, value, is_hidden)
         };
-        map.sorted(Arrival::since_origin(Duration::MAX)).iter().map(line).collect()
+        reading.in_order().map(line).collect()
+    }
+
+    fn shown(map: &SeriesMap<(), u64>) -> Vec<(String, u64, u64)> {
+        let all = read(map, Arrival::since_origin(Duration::MAX));
+        all.into_iter().map(|(labels, created, value, _)| (labels, value, created)).collect()
     }
 
     #[test]
@@ -431,9 +463,9 @@ mod tests {
         for value in 0..1_000_000 {
             *map.get((), &Hashed::of(&*labels(&value.to_string(), "eu")), at(1), || 0) += 1;
         }
-        let series = map.sorted(Arrival::since_origin(Duration::MAX));
+        let series = shown(&map);
         assert_eq!(series.len(), 101);
-        assert_eq!(series.iter().map(|series| series.value).sum::<u64>(), 1_000_000);
+        assert_eq!(series.iter().map(|(_, value, _)| value).sum::<u64>(), 1_000_000);
         assert_eq!(map.refused(), 999_900);
         let wanted = map.wanted() as f64;
         assert!((wanted / 1e6 - 1.0).abs() < 0.1, "{wanted}");
@@ -510,11 +542,8 @@ mod tests {
         *map.get((), &Hashed::of(&*labels("a", "eu")), at(1), || 0_u64) += 5;
         let later = Birth { visible_from: Arrival::since_origin(Duration::from_secs(85)), ..at(70) };
         assert_eq!(map.expire(later, Duration::from_secs(60)), 1);
-        let series = map.sorted(Arrival::since_origin(Duration::from_secs(71)));
-        assert_eq!(
-            series.iter().map(|series| (*series.value, series.hidden)).collect::<Vec<_>>(),
-            [(5, false)]
-        );
+        let series = read(&map, Arrival::since_origin(Duration::from_secs(71)));
+        assert_eq!(series, [("otel_metric_overflow=true".to_owned(), 70, 5, false)]);
     }
 
     #[test]
@@ -523,8 +552,8 @@ mod tests {
         *map.get((), &Hashed::of(&*labels("a", "eu")), at(1), || 0.0) = 1.0;
         *map.get((), &Hashed::of(&*labels("b", "eu")), at(50), || 0.0) = 2.0;
         map.expire(at(62), Duration::from_secs(60));
-        let series = map.sorted(Arrival::since_origin(Duration::MAX));
-        assert_eq!(series.iter().map(|series| *series.value).collect::<Vec<_>>(), [2.0]);
+        let series = read(&map, Arrival::since_origin(Duration::MAX));
+        assert_eq!(series.iter().map(|(_, _, value, _)| *value).collect::<Vec<_>>(), [2.0]);
     }
 
     #[test]
@@ -547,5 +576,25 @@ mod tests {
                 ("otel_metric_overflow=true".to_owned(), 7, 70),
             ]
         );
+    }
+    #[test]
+    fn what_goes_into_the_overflow_while_it_is_read_is_read_once() {
+        let mut map = map(1000, 1000);
+        for place in 0..200 {
+            *map.get((), &Hashed::of(&*labels(&place.to_string(), "eu")), at(1), || 0) += 1;
+        }
+        let (rows, now) = (map.rows(), Arrival::since_origin(Duration::MAX));
+        let mut rows = rows.lock().unwrap();
+        let mut reading = Reading::new(&mut rows);
+        assert!(map.read(&mut reading, now, |value, _| *value), "there are more than are read at once");
+        reading.take_in(|(), open| open);
+        assert_eq!(map.expire(at(100), Duration::from_secs(60)), 200);
+        *map.get((), &Hashed::of(&*labels("b", "eu")), at(101), || 0) += 1;
+        *map.get((), &Hashed::of(&*labels("a", "eu")), at(101), || 0) += 1;
+        assert!(!map.read(&mut reading, now, |value, _| *value));
+        reading.take_in(|(), open| open);
+        let read: Vec<(String, u64)> =
+            reading.in_order().map(|(labels, _, value)| (labels[0].1.to_string(), value)).collect();
+        assert_eq!(read, [("a".to_owned(), 1), ("b".to_owned(), 1), ("true".to_owned(), 200)]);
     }
 }

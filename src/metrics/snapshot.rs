@@ -1,7 +1,10 @@
 //! What one scrape shows, as plain values: the one model that every exposition format is written from.
 
-use std::sync::Arc;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
+use crate::domain::ids::TraceId;
 use crate::domain::labels::Label;
 use crate::domain::time::EventTime;
 
@@ -33,11 +36,53 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
     /// Its labels in the order in which they are shown.
-    pub labels: Vec<Label>,
+    pub labels: Labels,
     /// When it began at zero, by our wall clock; for counters and histograms.
     pub created: Option<EventTime>,
     /// Its value.
     pub value: Value,
+}
+
+/// The labels of a series, which stay the same from one scrape to the next, and as text once they have been written.
+#[derive(Clone)]
+pub struct Labels(Arc<Written>);
+
+struct Written {
+    labels: Box<[Label]>,
+    text: OnceLock<Box<str>>,
+}
+
+impl Labels {
+    /// Them as text, which `write` makes of them if it is not known yet.
+    pub(super) fn text(&self, write: impl FnOnce(&[Label]) -> String) -> &str {
+        self.0.text.get_or_init(|| write(&self.0.labels).into())
+    }
+}
+
+impl FromIterator<Label> for Labels {
+    fn from_iter<I: IntoIterator<Item = Label>>(labels: I) -> Self {
+        Labels(Arc::new(Written { labels: labels.into_iter().collect(), text: OnceLock::new() }))
+    }
+}
+
+impl Deref for Labels {
+    type Target = [Label];
+
+    fn deref(&self) -> &[Label] {
+        &self.0.labels
+    }
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.labels == other.0.labels
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.labels.fmt(f)
+    }
 }
 
 /// The value of a series.
@@ -67,7 +112,7 @@ pub struct HistogramValue {
     /// Whether formats that can show native histograms show the buckets above as well.
     pub shows_classic: bool,
     /// The same observations in exponential buckets, if that is wanted.
-    pub native: Option<NativeHistogram>,
+    pub native: Option<Box<NativeHistogram>>,
 }
 
 /// An observation that stands for others.
@@ -75,8 +120,8 @@ pub struct HistogramValue {
 pub struct Exemplar {
     /// The place of its bucket.
     pub bucket: usize,
-    /// The trace in which it was observed, in hexadecimal.
-    pub trace_id: String,
+    /// The trace in which it was observed.
+    pub trace: TraceId,
     /// What was observed.
     pub nanoseconds: u64,
     /// When, by our wall clock.

@@ -116,7 +116,7 @@ impl Metrics {
         for (name, before) in &carried.families {
             let family = families.entry(Arc::clone(name)).or_insert_with(|| before.without_series(name));
             before.series.iter().for_each(|series| series.add_to(family, since));
-            family.series.sort_by(|a, b| a.labels.cmp(&b.labels));
+            family.series.sort_by(|a, b| (*a.labels).cmp(&b.labels));
         }
         families.into_values().collect()
     }
@@ -222,15 +222,15 @@ impl CarriedSeries {
             }
             Value::Histogram(_) | Value::Integer(_) | Value::Nanoseconds(_) => return None,
         };
-        Some(CarriedSeries { labels: series.labels.clone(), count })
+        Some(CarriedSeries { labels: series.labels.to_vec(), count })
     }
 
     /// Adds it to what has been counted since.
     fn add_to(&self, family: &mut Family, since: EventTime) {
-        match family.series.iter_mut().find(|series| series.labels == self.labels) {
+        match family.series.iter_mut().find(|series| *series.labels == *self.labels) {
             Some(series) => self.count.add_to(&mut series.value),
             None => family.series.push(Series {
-                labels: self.labels.clone(),
+                labels: self.labels.iter().cloned().collect(),
                 created: Some(since),
                 value: self.count.value(),
             }),

@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{
@@ -120,7 +121,7 @@ async fn metrics(State(web): State<Web>, method: Method, headers: HeaderMap) -> 
     let render = move || {
         let page = format.render(&families);
         match is_compressed.then(|| gzip(&page)).flatten() {
-            Some(compressed) => (place.fill(compressed), true),
+            Some(compressed) => (place.fill(vec![compressed.into()]), true),
             None => (place.fill(page), false),
         }
     };
@@ -189,7 +190,7 @@ async fn answer(
     // An instance may consist of many events.
     let worked = apart(web, move || {
         let (status, body) = work();
-        (status, body.map(|body| place.fill(body)))
+        (status, body.map(|body| place.fill(vec![body.into()])))
     });
     match worked.await {
         Some((status, Ok(page))) => (status, content_type, Body::new(page)).into_response(),
@@ -217,9 +218,10 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     of("gzip").or_else(|| of("*")).unwrap_or(false)
 }
 
-fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
-    encoder.write_all(bytes).ok()?;
+fn gzip(pieces: &[Bytes]) -> Option<Vec<u8>> {
+    let bytes: usize = pieces.iter().map(Bytes::len).sum();
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes / 8), Compression::fast());
+    pieces.iter().try_for_each(|piece| encoder.write_all(piece)).ok()?;
     encoder.finish().ok()
 }
 

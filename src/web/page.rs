@@ -2,6 +2,7 @@
 //!
 //! Invariant: a reader that takes nothing keeps its place only as long as nobody else wants it.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -11,6 +12,8 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use thiserror::Error;
 use tokio::time::Instant;
+
+use crate::metrics::exposition::PIECE_BYTES;
 
 /// The places of pages that are under way.
 #[derive(Debug)]
@@ -32,16 +35,13 @@ enum State {
     /// It is being made.
     Made,
     /// It is being read: what is left of it, and when something was taken last.
-    Read(Bytes, Instant),
+    Read(VecDeque<Bytes>, Instant),
     /// Its place is another one's.
     Lost,
 }
 
 /// How long a reader may take nothing before another one may have its place.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How much is handed to the connection at a time; what it has been handed it holds itself.
-const PIECE_BYTES: usize = 64 * 1024;
 
 impl Places {
     /// Places for `most` pages.
@@ -77,8 +77,8 @@ impl State {
 
 impl Place {
     /// Fills it with a page to be read.
-    pub(super) fn fill(self, page: Vec<u8>) -> Page {
-        *lock(&self.state) = State::Read(page.into(), Instant::now());
+    pub(super) fn fill(self, pieces: Vec<Bytes>) -> Page {
+        *lock(&self.state) = State::Read(pieces.into(), Instant::now());
         Page(self)
     }
 }
@@ -107,13 +107,12 @@ impl Body for Page {
         let State::Read(rest, since) = &mut *state else {
             return Poll::Ready(Some(Err(Lost)));
         };
-        if rest.is_empty() {
+        // What the connection has been handed it holds itself: not more than this at a time.
+        let Some(piece) = take(rest, PIECE_BYTES) else {
             return Poll::Ready(None);
-        }
+        };
         *since = Instant::now();
-        let piece = rest.len().min(PIECE_BYTES);
-        // Copied: whoever has a part of it would hold all of it.
-        Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&rest.split_to(piece))))))
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -122,9 +121,18 @@ impl Body for Page {
 
     fn size_hint(&self) -> SizeHint {
         match &*lock(&self.0.state) {
-            State::Read(rest, _) => SizeHint::with_exact(rest.len() as u64),
+            State::Read(rest, _) => SizeHint::with_exact(rest.iter().map(|piece| piece.len() as u64).sum()),
             State::Made | State::Lost => SizeHint::default(),
         }
+    }
+}
+
+/// Takes the next piece, of so many bytes at most.
+fn take(rest: &mut VecDeque<Bytes>, most: usize) -> Option<Bytes> {
+    match rest.front_mut()? {
+        // Copied: whoever has a part of it would hold all of it.
+        next if next.len() > most => Some(Bytes::copy_from_slice(&next.split_to(most))),
+        _ => rest.pop_front(),
     }
 }
 
@@ -143,7 +151,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_loses_its_place_to_another_one() {
         let places = Places::new(2);
-        let take = || places.take().map(|(place, from_another)| (place.fill(vec![0; PAGE]), from_another));
+        let take = || {
+            places.take().map(|(place, from_another)| (place.fill(vec![vec![0; PAGE].into()]), from_another))
+        };
         let (mut stalled, _) = take().unwrap();
         let (mut steady, _) = take().unwrap();
         tokio::time::advance(PATIENCE / 2).await;
@@ -159,6 +169,24 @@ mod tests {
         assert!(take().is_some_and(|(_, from_another)| !from_another), "the steady one has been read");
         drop(third);
         assert_eq!(lock(&places.taken).len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_page_is_handed_out_in_pieces_whichever_it_was_made_of() {
+        let sizes = [10, PIECE_BYTES + 5, PIECE_BYTES];
+        let pieces = sizes.iter().enumerate().map(|(place, size)| vec![place as u8; *size].into()).collect();
+        let (place, _) = Places::new(1).take().unwrap();
+        let mut page = place.fill(pieces);
+        let mut handed_out: Vec<(u8, usize)> = Vec::new();
+        while let Some(frame) = page.frame().await {
+            let left: usize =
+                sizes.iter().sum::<usize>() - handed_out.iter().map(|(_, size)| size).sum::<usize>();
+            let piece = frame.unwrap().into_data().unwrap();
+            assert_eq!(page.size_hint().exact(), Some((left - piece.len()) as u64));
+            handed_out.push((piece[0], piece.len()));
+        }
+        assert!(page.is_end_stream());
+        assert_eq!(handed_out, [(0, 10), (1, PIECE_BYTES), (1, 5), (2, PIECE_BYTES)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,10 +5,18 @@
 
 mod negotiation;
 mod openmetrics;
+mod pieces;
 mod protobuf;
 mod text;
 
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
 use super::snapshot::Family;
+pub use pieces::PIECE_BYTES;
+use pieces::Pieces;
 
 /// A format, and how names are written in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,19 +67,22 @@ impl Format {
         format!("{base}; escaping={}", self.escaping.as_str())
     }
 
-    /// Writes all families.
-    pub fn render(self, families: &[Family]) -> Vec<u8> {
+    /// Writes all families. Pieces of text have [`PIECE_BYTES`] as far as possible, others may have any length.
+    pub fn render(self, families: &[Family]) -> Vec<Bytes> {
+        let mut page = Pieces::default();
         match self.syntax {
-            Syntax::Text | Syntax::TextOne => text::render(families).into_bytes(),
-            Syntax::OpenMetrics => openmetrics::render(families).into_bytes(),
-            Syntax::Protobuf => protobuf::render(families),
+            Syntax::Text | Syntax::TextOne => text::render(families, &mut page),
+            Syntax::OpenMetrics => openmetrics::render(families, &mut page),
+            Syntax::Protobuf => return vec![protobuf::render(families).into()],
         }
+        page.finish()
     }
 }
 
 /// Prometheus text 0.0.4, for people.
 pub fn text(families: &[Family]) -> String {
-    text::render(families)
+    let page = Format::TEXT.render(families);
+    page.iter().map(|piece| String::from_utf8_lossy(piece)).collect()
 }
 
 impl Escaping {

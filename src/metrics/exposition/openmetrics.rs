@@ -3,13 +3,13 @@
 //!
 //! It differs from Prometheus' text in the names of counters, in units, exemplars, creation times and its last line.
 
-use super::text::{BoundTexts, Sample, escape, float, push_labels, seconds_text, sum_text};
-use crate::metrics::snapshot::{Exemplar, Family, HistogramValue, Kind, Series, Sum, Value};
+use super::pieces::Pieces;
+use super::text::{Lines, escape, push_exemplar, push_time, push_value};
+use crate::metrics::snapshot::{Family, HistogramValue, Kind, Series, Value};
 
 /// Writes all families.
-pub(super) fn render(families: &[Family]) -> String {
-    let mut text = String::with_capacity(64 * 1024);
-    let mut bounds = BoundTexts::default();
+pub(super) fn render(families: &[Family], page: &mut Pieces) {
+    let mut lines = Lines::default();
     for family in families {
         let name = family_name(family);
         let kind = match family.kind {
@@ -17,19 +17,19 @@ pub(super) fn render(families: &[Family]) -> String {
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
+        let text = page.text(3 * name.len() + family.help.len());
         text.push_str(&format!("# TYPE {name} {kind}\n"));
-        if let Some(unit) = unit(family_name(family)) {
+        if let Some(unit) = unit(name) {
             text.push_str(&format!("# UNIT {name} {unit}\n"));
         }
         text.push_str(&format!("# HELP {name} "));
-        escape(&mut text, &family.help, true);
+        escape(text, &family.help, true);
         text.push('\n');
         for series in &family.series {
-            write_series(&mut text, name, family.kind, series, &mut bounds);
+            write_series(page, name, family.kind, series, &mut lines);
         }
     }
-    text.push_str("# EOF\n");
-    text
+    page.text(0).push_str("# EOF\n");
 }
 
 /// A counter's family is called without `_total`, its sample with it.
@@ -47,40 +47,24 @@ fn unit(name: &str) -> Option<&'static str> {
         .find(|unit| name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_')))
 }
 
-fn write_series(text: &mut String, name: &str, kind: Kind, series: &Series, bounds: &mut BoundTexts) {
-    let sample = Sample::new(name, &series.labels);
+fn write_series(page: &mut Pieces, name: &str, kind: Kind, series: &Series, lines: &mut Lines) {
+    let Series { labels, created, value } = series;
     let suffix = if kind == Kind::Counter { "_total" } else { "" };
-    match &series.value {
-        Value::Integer(value) => sample.write(text, suffix, None, itoa::Buffer::new().format(*value), ""),
-        Value::Float(value) => sample.write(text, suffix, None, &float(*value), ""),
-        Value::Nanoseconds(value) => {
-            sample.write(text, suffix, None, &sum_text(Sum::Nanoseconds(*value)), "");
+    match value {
+        Value::Histogram(value) => lines.histogram(page, name, labels, value, exemplars_of(value)),
+        value => lines.sample(page, name, suffix, labels, |text| push_value(text, value)),
+    }
+    if let Some(created) = created.filter(|_| kind != Kind::Gauge) {
+        lines.sample(page, name, "_created", labels, |text| push_time(text, created));
+    }
+}
+
+/// Writes the exemplar of one bucket after the other.
+fn exemplars_of(value: &HistogramValue) -> impl FnMut(&mut String, usize) {
+    let mut exemplars = value.exemplars.iter().peekable();
+    move |text, bucket| {
+        if let Some(exemplar) = exemplars.next_if(|exemplar| exemplar.bucket == bucket) {
+            push_exemplar(text, exemplar);
         }
-        Value::Histogram(value) => write_histogram(text, &sample, value, bounds),
     }
-    if let Some(created) = series.created.filter(|_| kind != Kind::Gauge) {
-        sample.write(text, "_created", None, &seconds_text(created), "");
-    }
-}
-
-fn write_histogram(text: &mut String, sample: &Sample<'_>, value: &HistogramValue, bounds: &mut BoundTexts) {
-    let (mut cumulated, mut digits) = (0, itoa::Buffer::new());
-    for (place, (bound, count)) in bounds.of(&value.bounds).iter().zip(&value.counts).enumerate() {
-        cumulated += count;
-        let exemplar = value.exemplars.iter().find(|exemplar| exemplar.bucket == place);
-        let exemplar = exemplar.map_or(String::new(), exemplar_text);
-        sample.write(text, "_bucket", Some(bound), digits.format(cumulated), &exemplar);
-    }
-    sample.write(text, "_sum", None, &sum_text(value.sum), "");
-    sample.write(text, "_count", None, digits.format(cumulated), "");
-}
-
-/// ` # {trace_id="..."} 0.25 1700000000.123`
-fn exemplar_text(exemplar: &Exemplar) -> String {
-    let mut text = " # {".to_owned();
-    push_labels(&mut text, &[("trace_id".into(), exemplar.trace_id.as_str().into())]);
-    text.push('}');
-    let value = sum_text(Sum::Nanoseconds(exemplar.nanoseconds.into()));
-    text.push_str(&format!(" {value} {}", seconds_text(exemplar.at)));
-    text
 }

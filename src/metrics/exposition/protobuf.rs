@@ -5,7 +5,7 @@
 
 use prost::Message;
 
-use super::text::sum_text;
+use super::text::push_sum;
 use crate::domain::labels::Label;
 use crate::domain::time::EventTime;
 use crate::metrics::snapshot::{Exemplar, Family, HistogramValue, Kind, NativeHistogram, Series, Sum, Value};
@@ -117,7 +117,7 @@ fn with_native(
 
 fn exemplar(exemplar: &Exemplar) -> wire::Exemplar {
     wire::Exemplar {
-        label: vec![wire::LabelPair { name: "trace_id".to_owned(), value: exemplar.trace_id.clone() }],
+        label: vec![wire::LabelPair { name: "trace_id".to_owned(), value: exemplar.trace.to_string() }],
         value: Some(seconds(exemplar.nanoseconds.into())),
         timestamp: Some(timestamp(exemplar.at)),
     }
@@ -125,7 +125,9 @@ fn exemplar(exemplar: &Exemplar) -> wire::Exemplar {
 
 /// The number next to the exact one, which is what a parser of the text makes of it.
 fn seconds(nanoseconds: u128) -> f64 {
-    sum_text(Sum::Nanoseconds(nanoseconds)).parse().unwrap_or(f64::INFINITY)
+    let mut text = String::new();
+    push_sum(&mut text, Sum::Nanoseconds(nanoseconds));
+    text.parse().unwrap_or(f64::INFINITY)
 }
 
 fn timestamp(time: EventTime) -> wire::Timestamp {

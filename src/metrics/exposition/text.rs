@@ -5,14 +5,14 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::pieces::Pieces;
 use crate::domain::labels::Label;
 use crate::domain::time::EventTime;
-use crate::metrics::snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
+use crate::metrics::snapshot::{Exemplar, Family, HistogramValue, Kind, Labels, Series, Sum, Value};
 
 /// Writes all families.
-pub(super) fn render(families: &[Family]) -> String {
-    let mut text = String::with_capacity(64 * 1024);
-    let mut bounds = BoundTexts::default();
+pub(super) fn render(families: &[Family], page: &mut Pieces) {
+    let mut lines = Lines::default();
     for family in families {
         let name = &family.name;
         let kind = match family.kind {
@@ -20,175 +20,218 @@ pub(super) fn render(families: &[Family]) -> String {
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
+        let text = page.text(2 * name.len() + family.help.len());
         text.push_str("# HELP ");
         text.push_str(name);
         text.push(' ');
-        escape(&mut text, &family.help, false);
+        escape(text, &family.help, false);
         text.push_str("\n# TYPE ");
         text.push_str(name);
         text.push(' ');
         text.push_str(kind);
         text.push('\n');
-        for series in &family.series {
-            write_series(&mut text, &Sample::new(name, &series.labels), series, &mut bounds);
+        for Series { labels, value, .. } in &family.series {
+            match value {
+                Value::Histogram(value) => lines.histogram(page, name, labels, value, |_, _| {}),
+                value => lines.sample(page, name, "", labels, |text| push_value(text, value)),
+            }
         }
     }
-    text
 }
 
-fn write_series(text: &mut String, sample: &Sample<'_>, series: &Series, bounds: &mut BoundTexts) {
-    match &series.value {
-        Value::Integer(value) => sample.write(text, "", None, itoa::Buffer::new().format(*value), ""),
-        Value::Float(value) => sample.write(text, "", None, &float(*value), ""),
-        Value::Nanoseconds(value) => sample.write(text, "", None, &sum_text(Sum::Nanoseconds(*value)), ""),
-        Value::Histogram(value) => write_histogram(text, sample, value, bounds),
-    }
-}
-
-fn write_histogram(text: &mut String, sample: &Sample<'_>, value: &HistogramValue, bounds: &mut BoundTexts) {
-    let (mut cumulated, mut digits) = (0, itoa::Buffer::new());
-    for (bound, count) in bounds.of(&value.bounds).iter().zip(&value.counts) {
-        cumulated += count;
-        sample.write(text, "_bucket", Some(bound), digits.format(cumulated), "");
-    }
-    sample.write(text, "_sum", None, &sum_text(value.sum), "");
-    sample.write(text, "_count", None, digits.format(cumulated), "");
-}
-
-/// The bounds of buckets as text, +Inf last. Most histograms of a page have the same.
+/// Writes the lines of one series after the other.
 #[derive(Default)]
-pub(super) struct BoundTexts {
+pub(super) struct Lines {
     bounds: Option<Arc<[f64]>>,
-    texts: Vec<String>,
+    /// The bounds of buckets, +Inf last, as they stand behind the labels. Most histograms of a page have the same.
+    bound_texts: Vec<String>,
+    /// What the lines of one histogram's buckets begin with.
+    prefix: String,
 }
 
-impl BoundTexts {
-    pub(super) fn of(&mut self, bounds: &Arc<[f64]>) -> &[String] {
+/// What a line takes beside the name and the labels: the bound, the value, and an exemplar without its labels.
+const LINE_BYTES: usize = 128;
+
+impl Lines {
+    /// One line: name, labels and value.
+    pub(super) fn sample(
+        &self,
+        page: &mut Pieces,
+        name: &str,
+        suffix: &str,
+        labels: &Labels,
+        value: impl FnOnce(&mut String),
+    ) {
+        let labels = labels.text(text_of);
+        let text = page.text(name.len() + labels.len() + LINE_BYTES);
+        push_name(text, name, suffix, labels);
+        value(text);
+        text.push('\n');
+    }
+
+    /// The lines of a histogram; `rest` writes what comes behind a bucket's value.
+    pub(super) fn histogram(
+        &mut self,
+        page: &mut Pieces,
+        name: &str,
+        labels: &Labels,
+        value: &HistogramValue,
+        mut rest: impl FnMut(&mut String, usize),
+    ) {
+        self.find_bounds(&value.bounds);
+        let labels = labels.text(text_of);
+        self.prefix.clear();
+        self.prefix.extend([name, "_bucket{", labels, if labels.is_empty() { "le=\"" } else { ",le=\"" }]);
+        let text = page.text((value.counts.len() + 2) * (self.prefix.len() + LINE_BYTES));
+        let (mut cumulated, mut digits) = (0, itoa::Buffer::new());
+        let mut shown = digits.format(cumulated);
+        for (place, (bound, count)) in self.bound_texts.iter().zip(&value.counts).enumerate() {
+            // Most buckets are empty: what comes out of it is what came out of the one before.
+            if *count > 0 {
+                cumulated += count;
+                shown = digits.format(cumulated);
+            }
+            text.push_str(&self.prefix);
+            text.push_str(bound);
+            text.push_str(shown);
+            rest(text, place);
+            text.push('\n');
+        }
+        push_name(text, name, "_sum", labels);
+        push_sum(text, value.sum);
+        text.push('\n');
+        push_name(text, name, "_count", labels);
+        text.push_str(shown);
+        text.push('\n');
+    }
+
+    fn find_bounds(&mut self, bounds: &Arc<[f64]>) {
         if !self.bounds.as_ref().is_some_and(|known| Arc::ptr_eq(known, bounds)) {
-            self.texts = bounds.iter().copied().chain([f64::INFINITY]).map(bound_text).collect();
+            let bound_text = |bound| bound_text(bound) + "\"} ";
+            self.bound_texts = bounds.iter().copied().chain([f64::INFINITY]).map(bound_text).collect();
             self.bounds = Some(Arc::clone(bounds));
         }
-        &self.texts
     }
 }
 
-/// What the lines of one series have in common.
-pub(super) struct Sample<'s> {
-    name: &'s str,
-    /// As they stand in the braces.
-    labels: String,
+/// What stands before a value.
+fn push_name(text: &mut String, name: &str, suffix: &str, labels: &str) {
+    text.push_str(name);
+    text.push_str(suffix);
+    if !labels.is_empty() {
+        text.push('{');
+        text.push_str(labels);
+        text.push('}');
+    }
+    text.push(' ');
 }
 
-impl<'s> Sample<'s> {
-    pub(super) fn new(name: &'s str, labels: &[Label]) -> Self {
-        let mut sample = Sample { name, labels: String::with_capacity(64) };
-        push_labels(&mut sample.labels, labels);
-        sample
-    }
-
-    /// One line: name, labels and a bucket's bound, value, and what else comes after it.
-    pub(super) fn write(
-        &self,
-        text: &mut String,
-        suffix: &str,
-        bound: Option<&str>,
-        value: &str,
-        rest: &str,
-    ) {
-        text.push_str(self.name);
-        text.push_str(suffix);
-        match bound {
-            Some(bound) => {
-                text.push('{');
-                text.push_str(&self.labels);
-                text.push_str(if self.labels.is_empty() { "le=\"" } else { ",le=\"" });
-                text.push_str(bound);
-                text.push_str("\"}");
-            }
-            None if self.labels.is_empty() => {}
-            None => {
-                text.push('{');
-                text.push_str(&self.labels);
-                text.push('}');
-            }
-        }
-        text.push(' ');
-        text.push_str(value);
-        text.push_str(rest);
-        text.push('\n');
+/// The value of what is no histogram.
+pub(super) fn push_value(text: &mut String, value: &Value) {
+    match value {
+        Value::Integer(value) => text.push_str(itoa::Buffer::new().format(*value)),
+        Value::Float(value) => push_float(text, *value),
+        Value::Nanoseconds(value) => push_sum(text, Sum::Nanoseconds(*value)),
+        Value::Histogram(_) => {}
     }
 }
 
 /// Labels as they stand in their braces.
-pub(super) fn push_labels(text: &mut String, labels: &[Label]) {
+fn text_of(labels: &[Label]) -> String {
+    let mut text =
+        String::with_capacity(labels.iter().map(|(name, value)| name.len() + value.len() + 4).sum());
     for (place, (label, value)) in labels.iter().enumerate() {
         if place > 0 {
             text.push(',');
         }
         text.push_str(label);
         text.push_str("=\"");
-        escape(text, value, true);
+        escape(&mut text, value, true);
         text.push('"');
     }
+    text
 }
 
 pub(super) fn escape(text: &mut String, value: &str, quotes: bool) {
-    for c in value.chars() {
-        match c {
-            '\\' => text.push_str("\\\\"),
-            '\n' => text.push_str("\\n"),
-            '"' if quotes => text.push_str("\\\""),
-            c => text.push(c),
-        }
+    // Hardly any value has such a character: what lies between them is copied at once.
+    let mut rest = value;
+    while let Some(place) = rest.find(|c| matches!(c, '\\' | '\n') || (c == '"' && quotes)) {
+        text.push_str(&rest[..place]);
+        text.push_str(match rest.as_bytes()[place] {
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            _ => "\\\"",
+        });
+        rest = &rest[place + 1..];
     }
+    text.push_str(rest);
 }
 
 /// A bucket bound as every format shows it: always with a decimal point or an exponent, so that `1` and `1.0` are
 /// never two series.
 fn bound_text(bound: f64) -> String {
-    let text = float(bound);
+    let mut text = String::new();
+    push_float(&mut text, bound);
     if text.contains(['.', 'e', 'I']) { text } else { text + ".0" }
 }
 
 /// A number as Go's `%g` with the shortest exact digits writes it.
-pub(super) fn float(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".to_owned();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
-    }
+fn push_float(text: &mut String, value: f64) {
     let magnitude = value.abs();
-    if magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
-        let text = format!("{value:e}");
-        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    if value.is_nan() {
+        text.push_str("NaN");
+    } else if value.is_infinite() {
+        text.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+    } else if magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
+        let digits = format!("{value:e}");
+        let (digits, exponent) = digits.split_once('e').unwrap_or((&digits, "0"));
         let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |rest| ('-', rest));
-        return format!("{digits}e{sign}{exponent:0>2}");
+        // Writing to a String cannot fail.
+        write!(text, "{digits}e{sign}{exponent:0>2}").unwrap_or_default();
+    } else {
+        write!(text, "{value}").unwrap_or_default();
     }
-    format!("{value}")
 }
 
 /// Seconds, exact.
-pub(super) fn sum_text(sum: Sum) -> String {
+pub(super) fn push_sum(text: &mut String, sum: Sum) {
     match sum {
-        Sum::Float(value) => float(value),
-        Sum::Nanoseconds(nanoseconds) => {
-            let (seconds, fraction) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
-            let mut text = seconds.to_string();
-            if fraction != 0 {
-                // Writing to a String cannot fail.
-                write!(text, ".{fraction:09}").unwrap_or_default();
-                text.truncate(text.trim_end_matches('0').len());
-            }
-            text
-        }
+        Sum::Float(value) => push_float(text, value),
+        Sum::Nanoseconds(nanoseconds) => push_nanoseconds(text, nanoseconds),
+    }
+}
+
+fn push_nanoseconds(text: &mut String, nanoseconds: u128) {
+    const SECOND: u64 = 1_000_000_000;
+    // Most fit into half the bits, which are divided much faster.
+    let (seconds, fraction) = match u64::try_from(nanoseconds) {
+        Ok(nanoseconds) => (u128::from(nanoseconds / SECOND), nanoseconds % SECOND),
+        Err(_) => (nanoseconds / u128::from(SECOND), (nanoseconds % u128::from(SECOND)) as u64),
+    };
+    let mut digits = itoa::Buffer::new();
+    text.push_str(digits.format(seconds));
+    if fraction > 0 {
+        text.push('.');
+        // The 1 in front keeps the zeros behind it.
+        text.push_str(digits.format(SECOND + fraction)[1..].trim_end_matches('0'));
     }
 }
 
 /// A moment in seconds since 1970, to the millisecond.
-pub(super) fn seconds_text(time: EventTime) -> String {
+pub(super) fn push_time(text: &mut String, time: EventTime) {
     let milliseconds = time.unix_nanoseconds() / 1_000_000;
-    format!("{}.{:03}", milliseconds / 1000, milliseconds % 1000)
+    let mut digits = itoa::Buffer::new();
+    text.push_str(digits.format(milliseconds / 1000));
+    text.push('.');
+    text.push_str(&digits.format(1000 + milliseconds % 1000)[1..]);
+}
+
+/// ` # {trace_id="..."} 0.25 1700000000.123`
+pub(super) fn push_exemplar(text: &mut String, exemplar: &Exemplar) {
+    write!(text, " # {{trace_id=\"{}\"}} ", exemplar.trace).unwrap_or_default();
+    push_nanoseconds(text, exemplar.nanoseconds.into());
+    text.push(' ');
+    push_time(text, exemplar.at);
 }
 
 #[cfg(test)]
@@ -214,18 +257,23 @@ mod tests {
 
     #[test]
     fn sums_are_exact() {
-        for (nanoseconds, expected) in
-            [(0, "0"), (1, "0.000000001"), (1_500_000_000, "1.5"), (3_000_000_000, "3")]
-        {
-            assert_eq!(sum_text(Sum::Nanoseconds(nanoseconds)), expected);
+        for (nanoseconds, expected) in [
+            (0, "0"),
+            (1, "0.000000001"),
+            (1_500_000_000, "1.5"),
+            (3_000_000_000, "3"),
+            (u128::from(u64::MAX), "18446744073.709551615"),
+            (10_u128.pow(29) + 20, "100000000000000000000.00000002"),
+        ] {
+            let mut text = String::new();
+            push_sum(&mut text, Sum::Nanoseconds(nanoseconds));
+            assert_eq!(text, expected);
         }
     }
 
     #[test]
     fn hostile_label_values_stay_inside_their_quotes() {
-        let mut text = String::new();
-        let labels = [("a".into(), "x\"} 1\nm{a=\"\\".into())];
-        Sample::new("m", &labels).write(&mut text, "", None, "1", "");
-        assert_eq!(text, "m{a=\"x\\\"} 1\\nm{a=\\\"\\\\\"} 1\n");
+        let labels = [("a".into(), "x\"} 1\nm{a=\"\\".into()), ("b".into(), "ä\n".into())];
+        assert_eq!(text_of(&labels), "a=\"x\\\"} 1\\nm{a=\\\"\\\\\",b=\"ä\\n\"");
     }
 }

@@ -22,7 +22,7 @@ impl<C: Copy + Eq + Hash + Ord + Stored, V: Accumulate> SeriesMap<C, V> {
     /// Writes all series; `store` writes a value.
     pub(in crate::metrics) fn store(&self, to: &mut Encoder<'_>, store: impl Fn(&V, &mut Encoder<'_>)) {
         self.refused.write(to);
-        let mut sorted: Vec<&Entry<C, V>> = self.series.iter().collect();
+        let mut sorted: Vec<&Entry<C, V>> = self.entries.iter().collect();
         sorted.sort_unstable_by(|a, b| (a.closed, &a.open).cmp(&(b.closed, &b.open)));
         to.number(sorted.len() as u128);
         for Entry { closed, open, stays, birth, touched, value, hash: _ } in sorted {
@@ -68,6 +68,6 @@ impl<C: Copy + Eq + Hash + Ord + Stored, V: Accumulate> SeriesMap<C, V> {
                 self.values.entry(Arc::clone(name)).or_default().insert(Arc::clone(value));
             }
         }
-        self.series.insert_unique(entry.hash, entry, |entry| entry.hash);
+        self.add(entry);
     }
 }
