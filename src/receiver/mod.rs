@@ -46,7 +46,7 @@ pub struct ReceiverLimits {
     /// How long its body may take to come.
     pub body_timeout: Duration,
     /// The room for all requests that are under way, which all ways in share.
-    pub in_flight: Arc<InFlight>,
+    pub in_flight: InFlight,
     /// One permit for each large request that may be worked on at once, likewise.
     pub large: Arc<Semaphore>,
 }
@@ -416,7 +416,7 @@ pub fn logged(pipeline: &Pipeline, transport: Transport, request: &[u8], now: No
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::InFlightGauge;
+    use crate::metrics::BytesInFlight;
 
     #[tokio::test]
     async fn line_33_a_panic_costs_one_request_that_must_not_come_again() {
@@ -424,7 +424,7 @@ mod tests {
             let panics = Panics::default();
             let permits = Arc::new(Semaphore::new(1));
             let permit = || is_large.then(|| Arc::clone(&permits).try_acquire_owned().expect("it came back"));
-            let in_flight = InFlight::new(100, InFlightGauge::default());
+            let in_flight = InFlight::new(100, BytesInFlight::default());
             let mut reserved = in_flight.begin();
             assert_eq!(reserved.grow(100), Ok(()));
             let bug = move || {
