@@ -58,14 +58,18 @@ pub fn large_at_once() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(2 * processors))
 }
 
-/// What every way in needs.
-#[derive(Debug, Clone)]
+/// What every way in needs, shared as a whole: each request has hold of it several times on its way through the router.
+#[derive(Debug)]
 struct Receiver {
     pipeline: Arc<Pipeline>,
     limits: ReceiverLimits,
 }
 
 impl Receiver {
+    fn new(pipeline: Arc<Pipeline>, limits: ReceiverLimits) -> Arc<Self> {
+        Arc::new(Receiver { pipeline, limits })
+    }
+
     /// Reads the body of a request in one way or another, if there is room for what it may bring.
     async fn read<F: Future<Output = Result<Content, Refusal>>>(
         &self,
@@ -81,8 +85,10 @@ impl Receiver {
 
     /// Waits until it may be worked on, if it is large.
     async fn permit(&self, content: &Content) -> Option<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.limits.large).acquire_owned();
-        if content.is_large() { permit.await.ok() } else { None }
+        if !content.is_large() {
+            return None;
+        }
+        Arc::clone(&self.limits.large).acquire_owned().await.ok()
     }
 
     /// Takes in an OTLP request, whichever way it came. Returns what was refused of it.
@@ -294,12 +300,13 @@ async fn run<T: Send + 'static>(
     large: Option<OwnedSemaphorePermit>,
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
+    let guarded =
+        |panics: &Panics| attempt_now(Task::Request, panics, work).unwrap_or(Err(Refusal::Internal));
+    let Some(permit) = large else { return guarded(panics) };
     let panics = panics.clone();
-    let guarded = move || attempt_now(Task::Request, &panics, work).unwrap_or(Err(Refusal::Internal));
-    let Some(permit) = large else { return guarded() };
     let held = move || {
         let _permit = permit;
-        guarded()
+        guarded(&panics)
     };
     tokio::task::spawn_blocking(held).await.unwrap_or(Err(Refusal::Internal))
 }

@@ -29,11 +29,11 @@ const MAX_REPORTED: usize = 100;
 
 /// The route of native push.
 pub fn router(pipeline: Arc<Pipeline>, limits: ReceiverLimits) -> Router {
-    let receiver = Receiver { pipeline, limits };
+    let receiver = Receiver::new(pipeline, limits);
     Router::new().route("/", post(push).fallback(method_not_allowed)).with_state(receiver)
 }
 
-async fn push(State(receiver): State<Receiver>, request: Request) -> Response {
+async fn push(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
     let result = receiver.push(request).await;
     let response = match result {
         Ok(reply) => json_response(http::StatusCode::OK, &reply),
@@ -46,7 +46,7 @@ async fn push(State(receiver): State<Receiver>, request: Request) -> Response {
     response
 }
 
-async fn method_not_allowed(State(receiver): State<Receiver>) -> Response {
+async fn method_not_allowed(State(receiver): State<Arc<Receiver>>) -> Response {
     let message = "events are pushed with POST; metrics are at /metrics".to_owned();
     let refusal = Refusal::MethodNotAllowed(message);
     receiver.refused(&refusal);
