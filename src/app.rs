@@ -345,7 +345,7 @@ impl App {
         let limits = |request_bytes| ReceiverLimits {
             request_bytes,
             body_timeout: config.limits.body_timeout,
-            in_flight: Arc::clone(&in_flight),
+            in_flight: in_flight.clone(),
             large: Arc::clone(&large),
         };
         let otlp_limits = || limits(config.limits.request_bytes);

@@ -158,7 +158,8 @@ impl Pipeline {
     /// known as a loss.
     pub fn has_room(&self) -> bool {
         if self.journal().is_none() {
-            return !self.aggregator.refuses(self.now().arrival);
+            // Only what is refused needs to know when.
+            return !self.aggregator.is_refusing() || !self.aggregator.refuses(self.now().arrival);
         }
         let has_room = !self.aggregator.is_refusing() && self.can_store();
         if !has_room {

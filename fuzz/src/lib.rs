@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use latency_aggregator::app::build_pipeline;
 use latency_aggregator::config::{self, Loaded};
-use latency_aggregator::metrics::InFlightGauge;
+use latency_aggregator::metrics::BytesInFlight;
 use latency_aggregator::metrics::exposition::{self, Format};
 use latency_aggregator::metrics::snapshot::{Family, Series, Value};
 use latency_aggregator::pipeline::Pipeline;
@@ -42,12 +42,12 @@ pub fn pipeline() -> Arc<Pipeline> {
 pub fn limits(request_bytes: usize) -> ReceiverLimits {
     const ROOM_BYTES: usize = 1 << 30;
     static LARGE: LazyLock<Arc<Semaphore>> = LazyLock::new(large_at_once);
-    static IN_FLIGHT: LazyLock<Arc<InFlight>> =
-        LazyLock::new(|| InFlight::new(ROOM_BYTES, InFlightGauge::default()));
+    static IN_FLIGHT: LazyLock<InFlight> =
+        LazyLock::new(|| InFlight::new(ROOM_BYTES, BytesInFlight::default()));
     ReceiverLimits {
         request_bytes,
         body_timeout: Duration::from_secs(60),
-        in_flight: Arc::clone(&IN_FLIGHT),
+        in_flight: InFlight::clone(&IN_FLIGHT),
         large: Arc::clone(&LARGE),
     }
 }

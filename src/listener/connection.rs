@@ -1,6 +1,7 @@
 //! One connection: served over HTTP/1.1 or HTTP/2, whichever its client speaks, and ended when it is overdue.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -59,9 +60,11 @@ impl Connection {
         let _open = metrics.opened();
         let activity = Activity::new(Instant::now());
         let router = TowerToHyperService::new(router);
+        // Its own, so that requests of several connections do not pass the count of its holders to and fro.
+        let panics = Arc::new(metrics.panics().clone());
         let service = service_fn(|request: Request<Incoming>| {
             let under_way = activity.begin();
-            let (answer, panics) = (router.call(request), metrics.panics().clone());
+            let (answer, panics) = (router.call(request), Arc::clone(&panics));
             async move {
                 let answer = attempt(Task::Request, &panics, answer).await;
                 let answer = answer.unwrap_or_else(|| Ok(failed()))?;

@@ -1,6 +1,9 @@
 //! The metrics of the connections made to one address, and of what is under way on all of them.
 
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 use super::own::ConnectionsMetrics;
 use super::tasks::Panics;
@@ -60,26 +63,25 @@ impl ConnectionMetrics {
     }
 }
 
-/// Shows how many bytes of requests are under way.
-#[derive(Debug, Clone)]
-pub struct InFlightGauge(pub(super) Gauge);
+/// How many bytes of requests are under way. A scrape reads it; each request changes it twice.
+#[derive(Debug, Clone, Default)]
+pub struct BytesInFlight(Arc<AtomicUsize>);
 
-impl InFlightGauge {
-    /// Shows so many more.
-    pub fn add(&self, bytes: usize) {
-        self.0.add(bytes as f64);
+impl BytesInFlight {
+    /// So many more, unless that would be more than `limit`. Whether they are.
+    pub fn add(&self, bytes: usize, limit: usize) -> bool {
+        let fits = |before: usize| before.checked_add(bytes).filter(|sum| *sum <= limit);
+        self.0.fetch_update(Relaxed, Relaxed, fits).is_ok()
     }
 
-    /// Shows so many less.
+    /// So many less.
     pub fn sub(&self, bytes: usize) {
-        self.0.sub(bytes as f64);
+        self.0.fetch_sub(bytes, Relaxed);
     }
-}
 
-impl Default for InFlightGauge {
-    /// One that nobody sees.
-    fn default() -> Self {
-        InFlightGauge(Gauge::new("unseen", "Unseen.").expect("a valid name"))
+    /// How many there are.
+    pub fn get(&self) -> usize {
+        self.0.load(Relaxed)
     }
 }
 

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
@@ -31,7 +32,7 @@ use crate::domain::instance::Rules;
 use crate::domain::names::overlap;
 use crate::domain::result::{Closed, Finished, Outcome, Sums};
 use crate::domain::time::{Arrival, EventTime, Now};
-pub use connections::{ConnectionMetrics, InFlightGauge};
+pub use connections::{BytesInFlight, ConnectionMetrics};
 use flows::{FlowMetrics, Gauges, Shared};
 use histogram::{Bounds, Layout, NativeLayout};
 use own::{OwnMetrics, StoreMetrics};
@@ -96,6 +97,7 @@ pub struct Metrics {
     /// What is left of [`Settings::pushed_lines`].
     pushed_lines: Arc<Lines>,
     own: OwnMetrics,
+    bytes_in_flight: BytesInFlight,
     warned: Warned,
     /// Set at shutdown: the last scrape must not find new series at zero.
     show_all: AtomicBool,
@@ -167,6 +169,14 @@ impl Transport {
             Transport::Push => "push",
         }
     }
+
+    /// The code of an answer that says that all is well.
+    fn success(self) -> &'static str {
+        match self {
+            Transport::Grpc => "0",
+            Transport::HttpProtobuf | Transport::HttpJson | Transport::Push => "200",
+        }
+    }
 }
 
 /// Why a connection did not become one over TLS, as the value of the label `reason`.
@@ -223,6 +233,7 @@ impl Metrics {
             retired: Mutex::default(),
             pushed_lines: Lines::new(pushed_lines),
             own: OwnMetrics::new(),
+            bytes_in_flight: BytesInFlight::default(),
             warned: Warned::default(),
             show_all: AtomicBool::new(false),
             started: now.wall,
@@ -246,7 +257,7 @@ impl Metrics {
 
     /// Counts what a request held.
     pub fn received(&self, transport: Transport, received: &Received) {
-        self.own.events.received.with_label_values(&[transport.as_str()]).inc_by(received.events);
+        self.own.events.received[transport as usize].inc_by(received.events);
         for (reason, count) in &received.rejected {
             self.own.events.rejected.with_label_values(&[*reason]).inc_by(*count);
         }
@@ -259,13 +270,18 @@ impl Metrics {
                 warn!("spans arrive that were sampled (tracestate ot=th): counts are those of the sample");
             });
         }
-        self.own.requests.values_truncated.inc_by(received.truncated);
-        self.own.requests.overlong_keys.inc_by(received.overlong_keys);
+        add(&self.own.requests.values_truncated, received.truncated);
+        add(&self.own.requests.overlong_keys, received.overlong_keys);
     }
 
     /// Counts an answered request.
     pub fn answered(&self, transport: Transport, code: &str) {
-        self.own.requests.answered.with_label_values(&[transport.as_str(), code]).inc();
+        let counter = || self.own.requests.answered.with_label_values(&[transport.as_str(), code]);
+        if code == transport.success() {
+            self.own.requests.succeeded[transport as usize].get_or_init(counter).inc();
+        } else {
+            counter().inc();
+        }
     }
 
     /// Counts a request that was refused as a whole.
@@ -273,9 +289,9 @@ impl Metrics {
         self.own.requests.refused.with_label_values(&[reason]).inc();
     }
 
-    /// Where it is shown how many bytes of requests are under way.
-    pub fn requests_in_flight(&self) -> InFlightGauge {
-        InFlightGauge(self.own.connections.request_bytes.clone())
+    /// Where it is counted how many bytes of requests are under way.
+    pub fn requests_in_flight(&self) -> BytesInFlight {
+        self.bytes_in_flight.clone()
     }
 
     /// The metrics of the connections made to one address. `reasons` are those for which they may be ended.
@@ -384,20 +400,20 @@ impl Metrics {
     /// Takes in what a request or a sweep did: the only caller of `Metrics::observe`.
     pub fn record(&self, effects: &Effects, now: Now, catalog: &Catalog) {
         let own = &self.own;
-        own.instances.opened.inc_by(effects.opened);
-        own.instances.merged.inc_by(effects.merged);
-        own.instances.joints_over_limit.inc_by(effects.joints_over_limit);
-        own.events.duplicate.inc_by(effects.duplicates);
-        own.events.conflict.inc_by(effects.conflicts);
+        add(&own.instances.opened, effects.opened);
+        add(&own.instances.merged, effects.merged);
+        add(&own.instances.joints_over_limit, effects.joints_over_limit);
+        add(&own.events.duplicate, effects.duplicates);
+        add(&own.events.conflict, effects.conflicts);
         if effects.over_limit > 0 {
             own.events.over_limit.inc_by(effects.over_limit);
             self.warned.over_limit.get_or_init(|| {
                 warn!("events find no room: see limits.instances and limits.events_per_instance");
             });
         }
-        own.events.unmatched.inc_by(effects.unmatched);
-        own.events.after_folding.inc_by(effects.after_folding);
-        own.instances.tombstones_evicted.inc_by(effects.tombstones_evicted);
+        add(&own.events.unmatched, effects.unmatched);
+        add(&own.events.after_folding, effects.after_folding);
+        add(&own.instances.tombstones_evicted, effects.tombstones_evicted);
         own.panics.count_several(Task::Instance, effects.panics);
         effects.pressure.inspect(|pressure| felt(*pressure));
         for late in &effects.late {
@@ -410,14 +426,16 @@ impl Metrics {
             }
         }
         let of_flows = |changes: &[(FlowId, i64)], change: fn(&FlowMetrics, i64)| {
+            let change = |flow, by| change(&self.of(&catalog.flow(flow), now), by);
+            let mut of_some = changes.iter().filter(|(flow, _)| *flow != catalog.unmatched().id).copied();
+            let Some((first, by_first)) = of_some.next() else { return };
+            let Some(second) = of_some.next() else { return change(first, by_first) };
             // Most changes of a batch are of a few flows, or cancel out.
-            let mut sums: BTreeMap<FlowId, i64> = BTreeMap::new();
-            for &(flow, by) in changes.iter().filter(|(flow, _)| *flow != catalog.unmatched().id) {
+            let mut sums: BTreeMap<FlowId, i64> = BTreeMap::from([(first, by_first)]);
+            for (flow, by) in [second].into_iter().chain(of_some) {
                 *sums.entry(flow).or_default() += by;
             }
-            for (flow, by) in sums {
-                change(&self.of(&catalog.flow(flow), now), by);
-            }
+            sums.into_iter().for_each(|(flow, by)| change(flow, by));
         };
         of_flows(&effects.open_change, FlowMetrics::change_open);
         of_flows(&effects.overdue_change, FlowMetrics::change_overdue);
@@ -485,16 +503,14 @@ impl Metrics {
         }
         lags.flush();
         own.panics.count_several(Task::Instance, failed);
-        for (outcome, count) in Outcome::ALL.map(|outcome| (outcome, outcomes[outcome as usize])) {
-            own.instances.closed.with_label_values(&[outcome.as_str()]).inc_by(count);
-        }
-        own.events.closed.inc_by(sum.events);
-        own.events.ignored.inc_by(sum.ignored);
-        own.events.unmatched.inc_by(sum.foreign);
-        own.events.skewed.inc_by(sum.skewed);
-        own.instances.stub_gaps_joined.inc_by(sum.coarsened);
-        own.instances.coarse_paths.inc_by(sum.coarse_paths);
-        own.instances.parent_cycles.inc_by(sum.cycles);
+        own.instances.closed.iter().zip(outcomes).for_each(|(counter, count)| add(counter, count));
+        add(&own.events.closed, sum.events);
+        add(&own.events.ignored, sum.ignored);
+        add(&own.events.unmatched, sum.foreign);
+        add(&own.events.skewed, sum.skewed);
+        add(&own.instances.stub_gaps_joined, sum.coarsened);
+        add(&own.instances.coarse_paths, sum.coarse_paths);
+        add(&own.instances.parent_cycles, sum.cycles);
     }
 
     /// Counts what is odd about an instance.
@@ -664,6 +680,7 @@ impl Metrics {
             .open
             .with_label_values(&["stub"])
             .set(i64::try_from(population.stubs).unwrap_or(i64::MAX));
+        own.connections.request_bytes.set(self.bytes_in_flight.get() as f64);
         own.events.open.set(population.events as f64);
         own.instances.tombstones.set(population.tombstones as f64);
         own.instances.memory.set(population.memory_bytes as f64);
@@ -684,6 +701,14 @@ impl Metrics {
             let gauge = own.requests.series_wanted.with_label_values(&[family]);
             gauge.set(i64::try_from(wanted).unwrap_or(i64::MAX));
         }
+    }
+}
+
+/// Adds to a counter. Most of what may be counted does not happen, and to add nothing would take its place in the cache from
+/// the other processors all the same.
+fn add(counter: &IntCounter, count: u64) {
+    if count > 0 {
+        counter.inc_by(count);
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod store;
 
+use std::sync::OnceLock;
+
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
@@ -29,7 +31,8 @@ pub(super) struct OwnMetrics {
 /// Where every received event went.
 #[derive(Debug)]
 pub(super) struct EventMetrics {
-    pub(super) received: IntCounterVec,
+    /// By [`Transport`].
+    pub(super) received: [IntCounter; Transport::ALL.len()],
     pub(super) rejected: IntCounterVec,
     pub(super) duplicate: IntCounter,
     pub(super) conflict: IntCounter,
@@ -48,7 +51,8 @@ pub(super) struct EventMetrics {
 #[derive(Debug)]
 pub(super) struct InstanceMetrics {
     pub(super) opened: IntCounter,
-    pub(super) closed: IntCounterVec,
+    /// By [`Outcome`].
+    pub(super) closed: [IntCounter; Outcome::ALL.len()],
     pub(super) unmatched: IntCounter,
     pub(super) open: IntGaugeVec,
     pub(super) tombstones: Gauge,
@@ -82,6 +86,8 @@ pub(super) struct TimeMetrics {
 #[derive(Debug)]
 pub(super) struct RequestMetrics {
     pub(super) answered: IntCounterVec,
+    /// Those of requests that were answered with success, by [`Transport`]; each is there from the first one on.
+    pub(super) succeeded: [OnceLock<IntCounter>; Transport::ALL.len()],
     pub(super) refused: IntCounterVec,
     pub(super) push_warnings: IntCounterVec,
     pub(super) flows_refused: IntCounter,
@@ -131,12 +137,6 @@ impl OwnMetrics {
             )),
             registry: make.0,
         };
-        for outcome in Outcome::ALL {
-            metrics.instances.closed.with_label_values(&[outcome.as_str()]).inc_by(0);
-        }
-        for transport in Transport::ALL {
-            metrics.events.received.with_label_values(&[transport.as_str()]).inc_by(0);
-        }
         for reason in FailedHandshake::ALL {
             metrics.requests.handshakes_failed.with_label_values(&[reason.as_str()]).inc_by(0);
         }
@@ -160,10 +160,24 @@ impl OwnMetrics {
     }
 }
 
+/// The counters of all transports, which are there from the start and at hand.
+fn by_transport(counters: &IntCounterVec) -> [IntCounter; Transport::ALL.len()] {
+    Transport::ALL.map(|transport| counters.with_label_values(&[transport.as_str()]))
+}
+
+/// The same of all outcomes.
+fn by_outcome(counters: &IntCounterVec) -> [IntCounter; Outcome::ALL.len()] {
+    Outcome::ALL.map(|outcome| counters.with_label_values(&[outcome.as_str()]))
+}
+
 impl EventMetrics {
     fn new(make: &Maker) -> Self {
         EventMetrics {
-            received: make.counters("events_received_total", "Events in decoded requests.", &["transport"]),
+            received: by_transport(&make.counters(
+                "events_received_total",
+                "Events in decoded requests.",
+                &["transport"],
+            )),
             rejected: make.counters("events_rejected_total", "Events refused as invalid.", &["reason"]),
             duplicate: make.counter("events_duplicate_total", "Events that had come before."),
             conflict: make.counter("events_conflict_total", "Duplicate events whose content differs."),
@@ -199,7 +213,11 @@ impl InstanceMetrics {
     fn new(make: &Maker) -> Self {
         InstanceMetrics {
             opened: make.counter("instances_opened_total", "Instances opened, of a flow or not."),
-            closed: make.counters("instances_closed_total", "Flow instances closed.", &["outcome"]),
+            closed: by_outcome(&make.counters(
+                "instances_closed_total",
+                "Flow instances closed.",
+                &["outcome"],
+            )),
             unmatched: make.counter("instances_unmatched_total", "Traces closed that no flow wanted."),
             open: make.gauges("open_instances", "Open instances by how they are kept.", &["tier"]),
             tombstones: make.gauge("tombstones", "Closed instances that are still remembered in detail."),
@@ -314,6 +332,7 @@ impl RequestMetrics {
                 "Requests by way in and by answer.",
                 &["transport", "code"],
             ),
+            succeeded: Default::default(),
             push_warnings: make.counters("push_warnings_total", "Warnings in replies to pushes.", &["kind"]),
             refused: make.counters(
                 "requests_refused_total",

@@ -75,8 +75,8 @@ impl Panics {
 
     /// Counts several at once, or none.
     pub(super) fn count_several(&self, task: Task, count: u64) {
-        self.0.with_label_values(&[task.as_str()]).inc_by(count);
         if count > 0 {
+            self.0.with_label_values(&[task.as_str()]).inc_by(count);
             error!(task = task.as_str(), count, "a bug, please report it: {}", task.consequence());
         }
     }

@@ -1,6 +1,9 @@
 //! Request bodies: read and inflated by one reader, with its limits, on the wire and after decompression.
 
+use std::future::poll_fn;
 use std::io::Read;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
@@ -134,38 +137,16 @@ async fn collect(
     limits: &ReceiverLimits,
 ) -> Result<(Bytes, Reserved), Refusal> {
     let mut reserved = limits.in_flight.begin();
-    let deadline = tokio::time::sleep(limits.body_timeout);
-    let collecting = async {
-        let mut collected = Bytes::new();
-        let mut more = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame =
-                frame.map_err(|error| Refusal::Undecodable(format!("the body ended early: {error}")))?;
-            let Ok(data) = frame.into_data() else { continue };
-            if collected.len() + more.len() + data.len() > limit {
-                return Err(too_large(limit));
-            }
-            reserved.grow(data.len())?;
-            // Most bodies come in one piece, which need not be copied.
-            if collected.is_empty() && more.is_empty() {
-                collected = data;
-                continue;
-            }
-            if more.is_empty() {
-                let announced = length(&collected).or_else(|| {
-                    let rest = body.size_hint().exact()?;
-                    Some((collected.len() + data.len()).saturating_add(usize::try_from(rest).ok()?))
-                });
-                more.reserve(announced.unwrap_or(0).min(BELIEVED_BYTES));
-            }
-            more.extend_from_slice(&std::mem::take(&mut collected));
-            more.extend_from_slice(&data);
+    let collected = {
+        let mut collecting = pin!(collect_all(&mut body, length, limit, &mut reserved));
+        // A small body came with its headers: no clock is read for it, and no timer set.
+        match poll_fn(|context| Poll::Ready(collecting.as_mut().poll(context))).await {
+            Poll::Ready(collected) => collected,
+            Poll::Pending => tokio::select! {
+                collected = collecting => collected,
+                () = tokio::time::sleep(limits.body_timeout) => Err(Refusal::TooSlow),
+            },
         }
-        Ok(if more.is_empty() { collected } else { more.freeze() })
-    };
-    let collected = tokio::select! {
-        collected = collecting => collected,
-        () = deadline => Err(Refusal::TooSlow),
     };
     match collected {
         Ok(collected) => Ok((collected, reserved)),
@@ -174,6 +155,44 @@ async fn collect(
             Err(refusal)
         }
     }
+}
+
+/// The same, however long it takes.
+async fn collect_all(
+    body: &mut Body,
+    length: impl Fn(&[u8]) -> Option<usize>,
+    limit: usize,
+    reserved: &mut Reserved,
+) -> Result<Bytes, Refusal> {
+    let mut collected = Bytes::new();
+    let mut more = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refusal::Undecodable(format!("the body ended early: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if collected.len() + more.len() + data.len() > limit {
+            return Err(too_large(limit));
+        }
+        reserved.grow(data.len())?;
+        // Most bodies come in one piece, which need not be copied, and which says that it is the last: to ask for one more
+        // would be to wait for the task that reads the connection.
+        if collected.is_empty() && more.is_empty() {
+            collected = data;
+            if body.is_end_stream() {
+                break;
+            }
+            continue;
+        }
+        if more.is_empty() {
+            let announced = length(&collected).or_else(|| {
+                let rest = body.size_hint().exact()?;
+                Some((collected.len() + data.len()).saturating_add(usize::try_from(rest).ok()?))
+            });
+            more.reserve(announced.unwrap_or(0).min(BELIEVED_BYTES));
+        }
+        more.extend_from_slice(&std::mem::take(&mut collected));
+        more.extend_from_slice(&data);
+    }
+    Ok(if more.is_empty() { collected } else { more.freeze() })
 }
 
 /// Reads what is refused, for some time, while its client is told so.

@@ -2,28 +2,24 @@
 //!
 //! Invariant: what was reserved is given back when the request is done, however it ends.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-use crate::metrics::InFlightGauge;
+use crate::metrics::BytesInFlight;
 
 /// Room for the bytes of all requests that are under way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct InFlight {
     limit: usize,
-    reserved: AtomicUsize,
-    shown: InFlightGauge,
+    reserved: BytesInFlight,
 }
 
 impl InFlight {
-    /// Room for `limit` bytes; how much is taken is `shown`.
-    pub fn new(limit: usize, shown: InFlightGauge) -> Arc<Self> {
-        Arc::new(InFlight { limit, reserved: AtomicUsize::new(0), shown })
+    /// Room for `limit` bytes; how much is taken is `reserved`.
+    pub fn new(limit: usize, reserved: BytesInFlight) -> Self {
+        InFlight { limit, reserved }
     }
 
     /// Begins a request, of no bytes so far.
-    pub(super) fn begin(self: &Arc<Self>) -> Reserved {
-        Reserved { bytes: 0, of: Arc::clone(self) }
+    pub(super) fn begin(&self) -> Reserved {
+        Reserved { bytes: 0, of: self.clone() }
     }
 }
 
@@ -31,7 +27,7 @@ impl InFlight {
 #[derive(Debug)]
 pub(super) struct Reserved {
     bytes: usize,
-    of: Arc<InFlight>,
+    of: InFlight,
 }
 
 /// There is no room for so many bytes.
@@ -51,12 +47,12 @@ impl Reserved {
 
     /// Takes room for `bytes` more.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        let fits = |reserved: usize| reserved.checked_add(bytes).filter(|sum| *sum <= self.of.limit);
         if self.bytes.checked_add(bytes).is_none_or(|sum| sum > self.of.limit) {
             return Err(NoRoom::Ever);
         }
-        self.of.reserved.fetch_update(Relaxed, Relaxed, fits).map_err(|_| NoRoom::Now)?;
-        self.of.shown.add(bytes);
+        if !self.of.reserved.add(bytes, self.of.limit) {
+            return Err(NoRoom::Now);
+        }
         self.bytes += bytes;
         Ok(())
     }
@@ -64,8 +60,7 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.of.reserved.fetch_sub(self.bytes, Relaxed);
-        self.of.shown.sub(self.bytes);
+        self.of.reserved.sub(self.bytes);
     }
 }
 
@@ -75,7 +70,7 @@ mod tests {
 
     #[test]
     fn requests_share_the_room_and_give_it_back() {
-        let in_flight = InFlight::new(100, InFlightGauge::default());
+        let in_flight = InFlight::new(100, BytesInFlight::default());
         let (mut first, mut second) = (in_flight.begin(), in_flight.begin());
         assert_eq!(first.grow(60), Ok(()));
         assert_eq!(second.grow(41), Err(NoRoom::Now));
@@ -86,6 +81,6 @@ mod tests {
         drop(first);
         assert_eq!(second.grow(60), Ok(()));
         drop(second);
-        assert_eq!(in_flight.reserved.load(Relaxed), 0);
+        assert_eq!(in_flight.reserved.get(), 0);
     }
 }

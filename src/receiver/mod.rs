@@ -46,7 +46,7 @@ pub struct ReceiverLimits {
     /// How long its body may take to come.
     pub body_timeout: Duration,
     /// The room for all requests that are under way, which all ways in share.
-    pub in_flight: Arc<InFlight>,
+    pub in_flight: InFlight,
     /// One permit for each large request that may be worked on at once, likewise.
     pub large: Arc<Semaphore>,
 }
@@ -58,14 +58,18 @@ pub fn large_at_once() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(2 * processors))
 }
 
-/// What every way in needs.
-#[derive(Debug, Clone)]
+/// What every way in needs, shared as a whole: each request has hold of it several times on its way through the router.
+#[derive(Debug)]
 struct Receiver {
     pipeline: Arc<Pipeline>,
     limits: ReceiverLimits,
 }
 
 impl Receiver {
+    fn new(pipeline: Arc<Pipeline>, limits: ReceiverLimits) -> Arc<Self> {
+        Arc::new(Receiver { pipeline, limits })
+    }
+
     /// Reads the body of a request in one way or another, if there is room for what it may bring.
     async fn read<F: Future<Output = Result<Content, Refusal>>>(
         &self,
@@ -81,8 +85,10 @@ impl Receiver {
 
     /// Waits until it may be worked on, if it is large.
     async fn permit(&self, content: &Content) -> Option<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.limits.large).acquire_owned();
-        if content.is_large() { permit.await.ok() } else { None }
+        if !content.is_large() {
+            return None;
+        }
+        Arc::clone(&self.limits.large).acquire_owned().await.ok()
     }
 
     /// Takes in an OTLP request, whichever way it came. Returns what was refused of it.
@@ -294,12 +300,13 @@ async fn run<T: Send + 'static>(
     large: Option<OwnedSemaphorePermit>,
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
+    let guarded =
+        |panics: &Panics| attempt_now(Task::Request, panics, work).unwrap_or(Err(Refusal::Internal));
+    let Some(permit) = large else { return guarded(panics) };
     let panics = panics.clone();
-    let guarded = move || attempt_now(Task::Request, &panics, work).unwrap_or(Err(Refusal::Internal));
-    let Some(permit) = large else { return guarded() };
     let held = move || {
         let _permit = permit;
-        guarded()
+        guarded(&panics)
     };
     tokio::task::spawn_blocking(held).await.unwrap_or(Err(Refusal::Internal))
 }
@@ -416,7 +423,7 @@ pub fn logged(pipeline: &Pipeline, transport: Transport, request: &[u8], now: No
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::InFlightGauge;
+    use crate::metrics::BytesInFlight;
 
     #[tokio::test]
     async fn line_33_a_panic_costs_one_request_that_must_not_come_again() {
@@ -424,7 +431,7 @@ mod tests {
             let panics = Panics::default();
             let permits = Arc::new(Semaphore::new(1));
             let permit = || is_large.then(|| Arc::clone(&permits).try_acquire_owned().expect("it came back"));
-            let in_flight = InFlight::new(100, InFlightGauge::default());
+            let in_flight = InFlight::new(100, BytesInFlight::default());
             let mut reserved = in_flight.begin();
             assert_eq!(reserved.grow(100), Ok(()));
             let bug = move || {

@@ -32,21 +32,25 @@ const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 
 /// The routes of OTLP over gRPC.
 pub fn router(pipeline: Arc<Pipeline>, limits: ReceiverLimits) -> Router {
-    let receiver = Receiver { pipeline, limits };
+    let receiver = Receiver::new(pipeline, limits);
     Router::new().route(EXPORT, post(export)).fallback(unimplemented).with_state(receiver)
 }
 
-async fn export(State(receiver): State<Receiver>, request: Request) -> Response {
-    let deadline = timeout(request.headers());
-    let exported = match tokio::time::timeout(deadline, receiver.export_message(request)).await {
-        Ok(exported) => exported,
-        Err(_) => Err(Status::deadline_exceeded("the request was not there in time")),
+async fn export(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
+    let exported = match timeout(request.headers()) {
+        None => receiver.export_message(request).await,
+        Some(deadline) => tokio::time::timeout(deadline, receiver.export_message(request))
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("the request was not there in time"))),
     };
     let (code, response) = match exported {
         Ok(mapped) => (Code::Ok, accepted(&mapped)),
         Err(status) => (status.code(), status.into_http()),
     };
-    receiver.answered(Transport::Grpc, &(code as i32).to_string());
+    match code {
+        Code::Ok => receiver.answered(Transport::Grpc, "0"),
+        code => receiver.answered(Transport::Grpc, &(code as i32).to_string()),
+    }
     response
 }
 
@@ -90,22 +94,19 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
 }
 
 /// How long the client waits for its answer: `grpc-timeout`, at most 8 digits and a unit.
-fn timeout(headers: &HeaderMap) -> Duration {
-    let parse = || {
-        let text = headers.get("grpc-timeout")?.to_str().ok()?;
-        let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-        match unit {
-            "H" => Some(Duration::from_secs(number * 3600)),
-            "M" => Some(Duration::from_secs(number * 60)),
-            "S" => Some(Duration::from_secs(number)),
-            "m" => Some(Duration::from_millis(number)),
-            "u" => Some(Duration::from_micros(number)),
-            "n" => Some(Duration::from_nanos(number)),
-            _ => None,
-        }
-    };
-    parse().unwrap_or(Duration::MAX)
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
 }
 
 /// The answer: one message in a frame, and the status behind it.
@@ -123,7 +124,7 @@ fn accepted(mapped: &MappedSpans) -> Response {
     response
 }
 
-async fn unimplemented(State(receiver): State<Receiver>, request: Request) -> Response {
+async fn unimplemented(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
     body::drain_later(request.into_body());
     let refusal = Refusal::NotFound("only traces are received here, by TraceService/Export".to_owned());
     receiver.refused(&refusal);

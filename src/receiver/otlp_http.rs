@@ -31,7 +31,7 @@ use crate::pipeline::Pipeline;
 
 /// The routes of OTLP over HTTP at `path`.
 pub fn router(pipeline: Arc<Pipeline>, limits: ReceiverLimits, path: &str) -> Router {
-    let receiver = Receiver { pipeline, limits };
+    let receiver = Receiver::new(pipeline, limits);
     let export = || post(export).fallback(method_not_allowed);
     Router::new()
         .route(path, export())
@@ -103,7 +103,7 @@ impl Format {
     }
 }
 
-async fn export(State(receiver): State<Receiver>, request: Request) -> Response {
+async fn export(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
     let format = Format::of(request.headers());
     let result = match format {
         Some(format) => receiver.export(format, request).await,
@@ -140,7 +140,7 @@ impl Receiver {
     }
 }
 
-async fn method_not_allowed(State(receiver): State<Receiver>, request: Request) -> Response {
+async fn method_not_allowed(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
     let format = Format::of(request.headers()).unwrap_or(Format::Json);
     body::drain_later(request.into_body());
     let refusal = Refusal::MethodNotAllowed("traces are sent with POST".to_owned());
@@ -149,7 +149,7 @@ async fn method_not_allowed(State(receiver): State<Receiver>, request: Request) 
     response
 }
 
-async fn not_found(State(receiver): State<Receiver>, request: Request) -> Response {
+async fn not_found(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
     let format = Format::of(request.headers()).unwrap_or(Format::Json);
     body::drain_later(request.into_body());
     let message = "only traces are received here, by default at /v1/traces; send metrics and logs elsewhere";
