@@ -6,6 +6,7 @@
 //! locks at most.
 
 #![allow(missing_docs, reason = "criterion's macros write public functions")]
+#![allow(clippy::disallowed_types, reason = "nothing here pauses time")]
 #![allow(clippy::print_stdout, reason = "a benchmark says what it found")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that meets None or Err has failed")]
 

@@ -144,7 +144,9 @@ impl Program {
             let push = json!({
                 "id": format!("{second}-{value}"), "name": "orders", "stage": "placed", "life_span": 1,
                 "final": true, "label_values": {"customer": format!("customer-{value}")},
-            });
+            })
+            .to_string();
+            let push = serde_json::from_str(&push).unwrap();
             map_push(&push, &in_force.catalog, &self.pipeline.limits, self.now()).unwrap().incoming
         };
         let events = values.map(push).collect();
