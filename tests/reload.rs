@@ -71,7 +71,9 @@ impl Program {
     fn push(&self, second: f64, push: &serde_json::Value) {
         let in_force = self.pipeline.in_force();
         let now = at(second);
-        let mapped = map_push(push, &in_force.catalog, &self.pipeline.limits, now).unwrap();
+        let text = push.to_string();
+        let push = serde_json::from_str(&text).unwrap();
+        let mapped = map_push(&push, &in_force.catalog, &self.pipeline.limits, now).unwrap();
         let received = Received { events: 1, ..Received::default() };
         self.pipeline
             .ingest(&in_force, Transport::Push, &received, [mapped.incoming].into_iter().collect(), now)

@@ -3,13 +3,14 @@
 //! Null counts as absent, unknown fields are named in a warning, everything else that is wrong is refused with a
 //! message that says what would be right. A refused push leaves nothing behind.
 
+mod value;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::Pieces;
 use opentelemetry::trace::TraceId as OtelTraceId;
-use serde_json::{Map, Value};
 
 use super::facts::cut;
 use super::flows::{TRACE_FLOW, check_buckets};
@@ -23,6 +24,7 @@ use crate::domain::ids::{Key, SpanId, TraceId};
 use crate::domain::labels::Label;
 use crate::domain::names::{check_label_name, check_metric_name};
 use crate::domain::time::{EventTime, Now};
+pub use value::{Object, Value};
 
 /// What bounds a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +94,7 @@ const FIELDS: [&str; 13] = [
 
 /// Reads one push. Creates its flow if it is new, and only if everything else is right.
 pub fn map_push(
-    push: &Value,
+    push: &Value<'_>,
     catalog: &Catalog,
     limits: &PushLimits,
     now: Now,
@@ -104,7 +106,7 @@ pub fn map_push(
     let mut warnings = fields.unknown();
     let mut truncated = 0;
     let id = fields.id()?;
-    let name = fields.name(catalog)?;
+    let (name, known) = fields.name(catalog)?;
     let created = fields.created_at(limits, now)?;
     let life_span = fields.duration("life_span")?;
     let time_to_live =
@@ -121,7 +123,7 @@ pub fn map_push(
     let labels: Vec<Label> =
         fields.labels()?.into_iter().map(|(name, value)| (Arc::from(name), shorten(value))).collect();
 
-    let flow = flow(name, catalog)?;
+    let flow = known.map_or_else(|| create(name, catalog), Ok)?;
     define(&flow, help, buckets, &mut warnings);
     warn_of_undeclared(&flow, &labels, &mut warnings);
     let view = |flow: &Flow| {
@@ -166,7 +168,7 @@ pub fn map_push(
 /// a business key may well be a UUID, too.)
 fn key(flow: &Flow, id: &str) -> Key {
     let by_trace = flow.origin == Origin::Configured && flow.keys == Keys::Trace;
-    match trace_id(id).filter(|_| by_trace) {
+    match by_trace.then(|| trace_id(id)).flatten() {
         Some(trace) if flow.also => Key::Also { flow: flow.home, trace },
         Some(trace) => Key::Trace(trace),
         None => Key::Named { flow: flow.home, id: id.into() },
@@ -186,10 +188,7 @@ pub fn trace_id(id: &str) -> Option<TraceId> {
     (parsed != OtelTraceId::INVALID).then(|| TraceId(parsed.to_bytes()))
 }
 
-fn flow(name: &str, catalog: &Catalog) -> Result<Arc<Flow>, PushError> {
-    if let Some(configured) = catalog.configured(name) {
-        return Ok(Arc::clone(configured));
-    }
+fn create(name: &str, catalog: &Catalog) -> Result<Arc<Flow>, PushError> {
     catalog.pushed(name).map_err(|error| match error {
         CannotCreate::TooMany => PushError::TooManyFlows(format!(
             "cannot create the flow {name:?}: pushes have created as many flows as push.flows allows"
@@ -242,12 +241,12 @@ fn declared(flow: &Flow, labels: &[Label]) -> Box<[Option<Arc<str>>]> {
 }
 
 /// The fields of one push.
-struct Fields<'a>(&'a Map<String, Value>);
+struct Fields<'a>(&'a Object<'a>);
 
 impl<'a> Fields<'a> {
     /// The field, unless it is absent or null.
-    fn get(&self, field: &str) -> Option<&'a Value> {
-        self.0.get(field).filter(|value| !value.is_null())
+    fn get(&self, field: &str) -> Option<&'a Value<'a>> {
+        self.0.get(field).filter(|value| !matches!(value, Value::Null))
     }
 
     fn string(&self, field: &str) -> Result<Option<&'a str>, PushError> {
@@ -278,21 +277,23 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn name(&self, catalog: &Catalog) -> Result<&'a str, PushError> {
+    /// Also the flow of that name, if there is one already.
+    fn name(&self, catalog: &Catalog) -> Result<(&'a str, Option<Arc<Flow>>), PushError> {
         let name = match self.string("name")? {
             None | Some("") => {
                 return invalid("name is missing: it is the name of the flow and of its metric".to_owned());
             }
             Some(name) => name,
         };
-        if catalog.configured(name).is_some() || catalog.known_push(name).is_some() {
-            return Ok(name);
+        let known = catalog.configured(name).map(Arc::clone).or_else(|| catalog.known_push(name));
+        if known.is_some() {
+            return Ok((name, known));
         }
         if name == TRACE_FLOW {
             return invalid(format!("name {name:?} is the name of the built-in flow: choose another one"));
         }
         match check_metric_name(name) {
-            Ok(()) => Ok(name),
+            Ok(()) => Ok((name, None)),
             Err(error) => {
                 invalid(format!("name {:?} cannot be a metric's name: {}", cut(name, 64).0, error.as_str()))
             }
@@ -336,7 +337,7 @@ impl<'a> Fields<'a> {
                 return invalid(format!("buckets must be a list of numbers, but is {}", kind_of(other)));
             }
         };
-        let number = |value: &Value| {
+        let number = |value: &Value<'_>| {
             let wrong =
                 || PushError::Invalid(format!("buckets must hold numbers, but one is {}", kind_of(value)));
             value.as_f64().ok_or_else(wrong)
@@ -357,7 +358,7 @@ impl<'a> Fields<'a> {
                     return invalid(format!("{field} must map names to strings, but is {}", kind_of(other)));
                 }
             };
-            for (name, value) in map {
+            for (name, value) in map.iter() {
                 if let Err(error) = check_label_name(name) {
                     let name = cut(name, 64).0;
                     return invalid(format!(
@@ -370,7 +371,7 @@ impl<'a> Fields<'a> {
                     Value::Null => {}
                     Value::String(text) if text.is_empty() => {}
                     Value::String(text) => {
-                        labels.insert(name.as_str(), text.as_str());
+                        labels.insert(name, &**text);
                     }
                     other => {
                         return invalid(format!(
@@ -421,7 +422,7 @@ impl<'a> Fields<'a> {
     }
 
     fn unknown(&self) -> Vec<(&'static str, String)> {
-        let unknown = self.0.keys().filter(|key| !FIELDS.contains(&key.as_str())).take(MAX_LABELS);
+        let unknown = self.0.iter().map(|(key, _)| key).filter(|key| !FIELDS.contains(key)).take(MAX_LABELS);
         unknown.map(|key| ("unknown_field", unknown_field(cut(key, 64).0))).collect()
     }
 }
@@ -436,7 +437,7 @@ fn unknown_field(key: &str) -> String {
     }
 }
 
-fn kind_of(value: &Value) -> &'static str {
+fn kind_of(value: &Value<'_>) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

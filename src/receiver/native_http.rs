@@ -7,18 +7,19 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::post;
+use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue};
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::{Receiver, ReceiverLimits, Refusal, add_remedy, body, run};
 use crate::domain::batch::Batch;
 use crate::domain::event::Incoming;
 use crate::domain::time::Now;
-use crate::mapping::push::{MappedPush, PushError, map_push};
+use crate::mapping::push::{MappedPush, PushError, Value, map_push};
 use crate::mapping::spans::Rejection;
 use crate::metrics::{Received, Transport};
 use crate::pipeline::input::Input;
@@ -36,7 +37,7 @@ pub fn router(pipeline: Arc<Pipeline>, limits: ReceiverLimits) -> Router {
 async fn push(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
     let result = receiver.push(request).await;
     let response = match result {
-        Ok(reply) => json_response(http::StatusCode::OK, &reply),
+        Ok(reply) => json_response(http::StatusCode::OK, reply),
         Err(refusal) => {
             receiver.refused(&refusal);
             refused(&refusal)
@@ -66,17 +67,20 @@ pub fn unauthenticated(pipeline: &Pipeline) -> Response {
 
 fn refused(refusal: &Refusal) -> Response {
     let reply = json!({ "error": refusal.message(), "retryable": refusal.is_retryable() });
-    let mut response = json_response(refusal.http_status(), &reply);
+    let mut response = json_response(refusal.http_status(), reply.to_string().into());
     add_remedy(&mut response, refusal);
     response
 }
 
-fn json_response(status: http::StatusCode, body: &Value) -> Response {
-    (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.to_string()).into_response()
+fn json_response(status: http::StatusCode, body: Bytes) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 impl Receiver {
-    async fn push(&self, request: Request) -> Result<Value, Refusal> {
+    async fn push(&self, request: Request) -> Result<Bytes, Refusal> {
         let (parts, content) = request.into_parts();
         if let Err(refusal) = check_content_type(&parts.headers) {
             body::drain_later(content);
@@ -98,8 +102,11 @@ impl Receiver {
 /// JSON, or nothing at all: the ancestor's client does not say. A browser, which may be made to post from another
 /// site without asking, does say where it comes from then.
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let content_type =
-        headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default().to_ascii_lowercase());
+    let content_type = headers.get(CONTENT_TYPE);
+    if content_type.is_some_and(|value| value == "application/json") {
+        return Ok(());
+    }
+    let content_type = content_type.map(|value| value.to_str().unwrap_or_default().to_ascii_lowercase());
     let essence = content_type.as_deref().map(|value| value.split(';').next().unwrap_or_default().trim());
     match essence {
         Some("application/json") => Ok(()),
@@ -111,7 +118,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-fn accept(pipeline: &Pipeline, body: &[u8]) -> Result<Applied<Value>, Refusal> {
+fn accept(pipeline: &Pipeline, body: &[u8]) -> Result<Applied<Bytes>, Refusal> {
     let now = pipeline.now();
     let body = Body::read(body)?;
     // Mapping may create flows, which is a matter of the order, too.
@@ -130,7 +137,7 @@ struct Body<'b> {
 }
 
 enum Pushes<'b> {
-    One(Value),
+    One(Value<'b>),
     /// One push at a time becomes values: a tree of all would be many times as large as the body.
     Many(Vec<&'b RawValue>),
 }
@@ -139,14 +146,17 @@ impl<'b> Body<'b> {
     fn read(text: &'b [u8]) -> Result<Self, Refusal> {
         let undecodable =
             |error: serde_json::Error| Refusal::Undecodable(format!("the body is no valid JSON: {error}"));
-        let pushes = match text.trim_ascii_start().starts_with(b"[") {
-            true => serde_json::from_slice(text).map(Pushes::Many),
-            false => serde_json::from_slice(text).map(Pushes::One),
+        let pushes = match (text.trim_ascii_start().starts_with(b"["), std::str::from_utf8(text)) {
+            // To look at the whole once costs less than to look at each of its texts.
+            (false, Ok(text)) => serde_json::from_str(text).map(Pushes::One),
+            // Says where it is wrong.
+            (false, Err(_)) => serde_json::from_slice(text).map(Pushes::One),
+            (true, _) => serde_json::from_slice(text).map(Pushes::Many),
         };
         Ok(Body { text, pushes: pushes.map_err(undecodable)? })
     }
 
-    fn accept(&self, pipeline: &Pipeline, now: Now) -> Result<Value, Refusal> {
+    fn accept(&self, pipeline: &Pipeline, now: Now) -> Result<Bytes, Refusal> {
         match &self.pushes {
             Pushes::One(push) => accept_one(pipeline, push, now),
             Pushes::Many(pushes) => accept_many(pipeline, pushes, now),
@@ -154,23 +164,26 @@ impl<'b> Body<'b> {
     }
 }
 
-fn accept_one(pipeline: &Pipeline, push: &Value, now: Now) -> Result<Value, Refusal> {
+/// The answer to one push about which there is nothing to say.
+const OK: &[u8] = br#"{"status":"ok"}"#;
+
+fn accept_one(pipeline: &Pipeline, push: &Value<'_>, now: Now) -> Result<Bytes, Refusal> {
     let in_force = pipeline.in_force();
     let mapped = map(pipeline, &in_force, push, now)
         .map_err(|error| Refusal::Undecodable(error.message().to_owned()))?;
     let mut gathered = Gathered::default();
-    let mut warnings: Vec<Value> = gathered.take(mapped).into_iter().map(Value::from).collect();
+    let mut warnings = gathered.take(mapped);
     if gathered.ingest(pipeline, &in_force, now)? > 0 {
-        warnings.push("this stage was pushed before with other content; the earlier event counts".into());
+        let message = "this stage was pushed before with other content; the earlier event counts";
+        warnings.push(message.to_owned());
     }
-    let mut reply = json!({ "status": "ok" });
-    if !warnings.is_empty() {
-        reply["warnings"] = warnings.into();
+    if warnings.is_empty() {
+        return Ok(Bytes::from_static(OK));
     }
-    Ok(reply)
+    Ok(json!({ "status": "ok", "warnings": warnings }).to_string().into())
 }
 
-fn accept_many(pipeline: &Pipeline, pushes: &[&RawValue], now: Now) -> Result<Value, Refusal> {
+fn accept_many(pipeline: &Pipeline, pushes: &[&RawValue], now: Now) -> Result<Bytes, Refusal> {
     let in_force = pipeline.in_force();
     let mut gathered = Gathered::default();
     let (mut rejected, mut warnings) = (Vec::new(), Vec::new());
@@ -206,10 +219,10 @@ fn accept_many(pipeline: &Pipeline, pushes: &[&RawValue], now: Now) -> Result<Va
     if !warnings.is_empty() {
         reply["warnings"] = warnings.into();
     }
-    Ok(reply)
+    Ok(reply.to_string().into())
 }
 
-fn map(pipeline: &Pipeline, in_force: &InForce, push: &Value, now: Now) -> Result<MappedPush, PushError> {
+fn map(pipeline: &Pipeline, in_force: &InForce, push: &Value<'_>, now: Now) -> Result<MappedPush, PushError> {
     map_push(push, &in_force.catalog, &pipeline.limits, now).inspect_err(|error| {
         if matches!(error, PushError::TooManyFlows(_)) {
             pipeline.metrics().flow_refused();

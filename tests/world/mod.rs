@@ -154,7 +154,11 @@ impl World {
     /// One request with these pushes.
     pub fn push(&mut self, pushes: &[serde_json::Value]) -> &mut Self {
         let limits = PushLimits { time: TIMES, value_bytes: 256 };
-        let map = |push| map_push(push, &self.catalog, &limits, self.now()).unwrap().incoming;
+        let map = |push: &serde_json::Value| {
+            let text = push.to_string();
+            let push = serde_json::from_str(&text).unwrap();
+            map_push(&push, &self.catalog, &limits, self.now()).unwrap().incoming
+        };
         let events = pushes.iter().map(map).collect();
         self.ingest(events)
     }
