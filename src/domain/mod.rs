@@ -1,7 +1,8 @@
 //! The contract in pure code: what an event is, how an instance of a flow takes events in, when it is over,
 //! and what it then measured.
 //!
-//! Knows only `std` and short lists: no clock, no lock, no async, no logging, no wire format. Everything is handed the time.
+//! Knows only `std`, and `smallvec` for short lists: no clock, no lock, no async, no logging, no wire format. Everything
+//! is handed the time.
 
 pub mod batch;
 pub mod catalog;
