@@ -17,7 +17,9 @@ use super::footprint;
 use super::ids::{Key, SpanId};
 use super::instance::{Recorded, Rules};
 use super::outline::{Family, Handover, Outline, Progress, StagePath};
-use super::result::{Closed, Detail, Finished, Latency, Notes, Outcome, PathShare, Reason, Skew, StageTime};
+use super::result::{
+    Closed, Detail, Finished, Latency, Notes, Outcome, PathShare, PathStep, Reason, Skew, StageTime,
+};
 use super::summary::{Counts, Extent, StageSummary, Summary, shares, unknown};
 use super::time::{Arrival, EventTime, nanoseconds};
 
@@ -257,7 +259,7 @@ impl Stub {
 
     #[expect(clippy::too_many_arguments, reason = "all that is known of what has ended")]
     fn finish(
-        mut self,
+        self,
         flow: Arc<Flow>,
         key: Key,
         family: &Family,
@@ -330,12 +332,7 @@ impl Stub {
             skews,
             due,
             notes,
-            detail: Detail {
-                traces: ending.traces,
-                events: std::mem::take(&mut self.events),
-                stages: if steps.is_empty() { Vec::new() } else { self.into_stage_names() },
-                steps,
-            },
+            detail: self.into_detail(ending.traces, steps),
         }
     }
 
@@ -390,12 +387,15 @@ impl Stub {
         }
     }
 
-    /// The names of all stages, likewise.
-    fn into_stage_names(self) -> Vec<Arc<str>> {
-        match self.exact {
-            true => self.outline.into_stages(),
-            false => self.summary.stages.into_iter().map(|stage| stage.name).collect(),
-        }
+    /// What its result is explained by.
+    fn into_detail(self, traces: Vec<Key>, steps: Vec<PathStep>) -> Detail {
+        let (events, outline, summary) = (self.events, self.outline, self.summary);
+        let stages = match self.exact {
+            _ if steps.is_empty() => Vec::new(),
+            true => outline.into_stages(),
+            false => summary.stages.into_iter().map(|stage| stage.name).collect(),
+        };
+        Detail { traces, events, steps, stages }
     }
 
     /// What each stage measured; `start` is where the flow starts, if that is to be observed.
