@@ -108,7 +108,7 @@ pub fn check_pipeline(pipeline: &Pipeline) {
     for accept in ["application/openmetrics-text", "application/vnd.google.protobuf"] {
         Format::negotiate(accept).render(&flows);
     }
-    let text = String::from_utf8(Format::TEXT.render(&flows)).expect("text is UTF-8");
+    let text = String::from_utf8(Format::TEXT.render(&flows).concat()).expect("text is UTF-8");
     let page = Page::parse(&text);
     let found = PLACES.iter().map(|place| sum(&own, place)).sum::<u64>()
         + page.sum("latency_aggregator_late_events_total", &[]) as u64;
