@@ -44,7 +44,7 @@ impl Calendar {
     fn add_at(&mut self, tick: u64, key: Key) {
         let page = tick / Self::PAGE;
         if page >= self.next_page {
-            self.later.entry(page).or_default().push((tick % Self::PAGE) as u8, key);
+            self.later.entry(page).or_default().push(Self::within_page(tick), key);
         } else {
             self.added.entry(tick).or_default().push(key);
         }
@@ -95,32 +95,46 @@ impl Calendar {
         }
     }
 
+    /// The number of the page that has come up last.
+    fn open_page(&self) -> u64 {
+        self.next_page.saturating_sub(1)
+    }
+
     /// Takes the soonest entry out of the page that has come up last, if its moment is no later than this tick.
     fn pop_until(&mut self, tick: u64) -> Option<Key> {
-        let ticks = tick.checked_sub(self.next_page.saturating_sub(1) * Self::PAGE)?;
+        let ticks = tick.checked_sub(self.open_page() * Self::PAGE)?;
         self.open.pop_until(u8::try_from(ticks).unwrap_or(u8::MAX))
     }
 
     /// The soonest tick of the page that has come up last.
     fn open_tick(&self) -> Option<u64> {
-        Some((self.next_page.saturating_sub(1)) * Self::PAGE + u64::from(self.open.last_tick()?))
+        self.open.last_tick().map(|tick| Self::tick_of(self.open_page(), tick))
     }
 
     /// The entries of a page with their ticks.
     fn entries(number: u64, page: &Page) -> impl Iterator<Item = (u64, Key)> {
-        page.each().map(move |(tick, key)| (number * Self::PAGE + u64::from(tick), key))
+        page.each().map(move |(tick, key)| (Self::tick_of(number, tick), key))
     }
 
     /// The entries of the page that has come up last.
     fn open_entries(&self) -> impl Iterator<Item = (u64, Key)> {
-        Self::entries(self.next_page.saturating_sub(1), &self.open)
+        Self::entries(self.open_page(), &self.open)
+    }
+
+    /// Which tick of its page a tick is.
+    fn within_page(tick: u64) -> u8 {
+        (tick % Self::PAGE) as u8
+    }
+
+    /// The tick that is this one of its page.
+    fn tick_of(page: u64, tick: u8) -> u64 {
+        page * Self::PAGE + u64::from(tick)
     }
 
     /// Takes over the entries of another one for which `keep` holds.
     pub(super) fn absorb(&mut self, other: Calendar, mut keep: impl FnMut(&Key) -> bool) {
         let later = other.later.iter().flat_map(|(number, page)| Self::entries(*number, page));
-        let added =
-            other.added.iter().flat_map(|(tick, keys)| keys.iter().map(move |key| (*tick, key.clone())));
+        let added = other.added.iter().flat_map(|(tick, keys)| keys.iter().map(|key| (*tick, key.clone())));
         for (tick, key) in later.chain(other.open_entries()).chain(added).filter(|(_, key)| keep(key)) {
             self.add_at(tick, key);
         }
@@ -138,9 +152,9 @@ impl Calendar {
         let added = self.added.first_key_value().map(|(tick, _)| *tick);
         let shown = [open, added].into_iter().flatten().min();
         // No page that has not come up holds anything sooner than those that have.
-        let next = || self.later.first_key_value();
         shown.or_else(|| {
-            next().and_then(|(number, page)| Some(number * Self::PAGE + u64::from(page.first_tick()?)))
+            let (number, page) = self.later.first_key_value()?;
+            page.first_tick().map(|tick| Self::tick_of(*number, tick))
         })
     }
 

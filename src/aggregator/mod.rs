@@ -525,21 +525,13 @@ impl Aggregator {
         for timers in &self.timers {
             let due = lock(timers).instances.take_due(now, budget);
             budget -= due.len();
-            let mut due = due.into_iter();
-            while self.look_ahead(due.as_slice()) {
-                for key in due.by_ref().take(LOOK_AHEAD) {
-                    let hash = self.slots.hasher().hash_one(&key);
-                    self.judge(key, hash, now, rules, &mut effects);
-                }
-            }
+            self.for_each_ahead(due, |key| {
+                let hash = self.hash(&key);
+                self.judge(key, hash, now, rules, &mut effects);
+            });
             let expired = lock(timers).tombstones.take_due(now, budget);
             budget -= expired.len();
-            let mut expired = expired.into_iter();
-            while self.look_ahead(expired.as_slice()) {
-                for key in expired.by_ref().take(LOOK_AHEAD) {
-                    self.bury(key, now);
-                }
-            }
+            self.for_each_ahead(expired, |key| self.bury(key, now));
             if budget == 0 {
                 break;
             }
@@ -553,18 +545,26 @@ impl Aggregator {
         (effects, budget == 0)
     }
 
-    /// Looks at what is found by the first of these keys, and does nothing with it: what is not in the processor's cache is so
-    /// waited for side by side, and not for one key after the other, which is what a sweep takes most of its time for.
-    /// Returns whether there are any.
-    fn look_ahead(&self, keys: &[Key]) -> bool {
+    /// Deals with these keys in turn, and before that looks at what is found by the next ones: what is not in the processor's
+    /// cache is so waited for side by side, and not for one key after the other, which is what a sweep takes most of its time
+    /// for.
+    fn for_each_ahead(&self, keys: Vec<Key>, mut deal: impl FnMut(Key)) {
+        let mut keys = keys.into_iter();
+        while !keys.as_slice().is_empty() {
+            self.look_at(keys.as_slice().iter().take(LOOK_AHEAD));
+            keys.by_ref().take(LOOK_AHEAD).for_each(&mut deal);
+        }
+    }
+
+    /// Looks at what is found by these keys, and does nothing with it.
+    fn look_at<'k>(&self, keys: impl Iterator<Item = &'k Key>) {
         let look = |key| match self.slots.get(key).as_deref() {
             Some(Slot::Open(instance)) => instance.glance(),
             Some(Slot::Closed(tombstone)) => tombstone.expires.nanoseconds(),
             None => 0,
         };
         // What follows from nothing would not be looked at.
-        black_box(keys.iter().take(LOOK_AHEAD).map(look).fold(0, u64::wrapping_add));
-        !keys.is_empty()
+        black_box(keys.map(look).fold(0, u64::wrapping_add));
     }
 
     /// Gives back the room that a burst took in the map, some time after it is over.

@@ -9,7 +9,7 @@ use std::cell::OnceCell;
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
 use super::few::Few;
 use super::time::{EventTime, nanoseconds};
@@ -58,7 +58,7 @@ impl Step {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CriticalPath {
     /// From the end of the latency to its start.
-    pub steps: SmallVec<[Step; 16]>,
+    pub steps: Few<Step>,
     /// Parents that were not followed, because the path had been there.
     pub cycles: u64,
 }

@@ -728,7 +728,8 @@ impl Directory {
 /// Who is whose parent in an outline.
 #[derive(Debug)]
 pub struct Family {
-    /// For each node: where its parent is, if it names one and it has come. Instances keep far fewer events than that.
+    /// For each node: where its parent is, if it names one and it has come. No instance has more than
+    /// `u32` can number.
     parents: Few<Option<u32>>,
     /// Who took up whose work over a link, as (to, from), where both have come. Sorted.
     takers: Vec<(usize, usize)>,

@@ -577,6 +577,7 @@ mod tests {
             ]
         );
     }
+
     #[test]
     fn what_goes_into_the_overflow_while_it_is_read_is_read_once() {
         let mut map = map(1000, 1000);

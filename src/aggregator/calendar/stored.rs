@@ -1,5 +1,7 @@
 //! Calendars as they are stored: with the order among the entries of one moment.
 
+use std::collections::BTreeMap;
+
 use super::{Calendar, Page};
 use crate::aggregator::stored::{restore_tree, store_tree};
 use crate::domain::ids::Key;
@@ -9,13 +11,9 @@ use crate::domain::time::Arrival;
 impl Calendar {
     pub(in crate::aggregator) fn store(&self, to: &mut Encoder<'_>) {
         let Calendar { later, open: _, next_page, added } = self;
-        to.number(later.len() as u128);
-        for (number, page) in later {
-            to.pause();
-            number.write(to);
-            let entries: Vec<(u64, Key)> = Self::entries(*number, page).collect();
-            to.many(entries.iter());
-        }
+        let entries = |(number, page): (&u64, &Page)| (*number, Self::entries(*number, page).collect());
+        let later: BTreeMap<u64, Vec<(u64, Key)>> = later.iter().map(entries).collect();
+        store_tree(&later, to);
         let open: Vec<(u64, Key)> = self.open_entries().collect();
         to.many(open.iter());
         next_page.write(to);
@@ -47,7 +45,7 @@ impl Calendar {
 fn page(entries: Vec<(u64, Key)>) -> Page {
     let mut page = Page::default();
     for (tick, key) in entries {
-        page.push((tick % Calendar::PAGE) as u8, key);
+        page.push(Calendar::within_page(tick), key);
     }
     page
 }

@@ -5,7 +5,7 @@ use crate::domain::stored::{Damaged, Decoder, Encoder, Stored};
 
 impl Stored for Intervals {
     fn write(&self, to: &mut Encoder<'_>) {
-        self.0.to_vec().write(to);
+        to.all(self.0.iter());
     }
     fn read(from: &mut Decoder<'_>) -> Result<Self, Damaged> {
         Vec::read(from).map(|intervals| Intervals(intervals.into()))
