@@ -7,12 +7,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use http_body_util::BodyExt;
 
-use super::in_flight::Reserved;
+use super::in_flight::{Buffer, KEPT_BYTES, Reserved};
 use super::{ReceiverLimits, Refusal};
 
 /// How much of a body that is too large is read after all, and for how long, so that its client hears why.
@@ -164,35 +164,39 @@ async fn collect_all(
     limit: usize,
     reserved: &mut Reserved,
 ) -> Result<Bytes, Refusal> {
-    let mut collected = Bytes::new();
-    let mut more = BytesMut::new();
+    let mut first = Bytes::new();
+    let mut whole: Option<Buffer> = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Refusal::Undecodable(format!("the body ended early: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
-        if collected.len() + more.len() + data.len() > limit {
+        let before = whole.as_ref().map_or(first.len(), |whole| whole.len());
+        if before + data.len() > limit {
             return Err(too_large(limit));
         }
         reserved.grow(data.len())?;
-        // Most bodies come in one piece, which need not be copied, and which says that it is the last: to ask for one more
-        // would be to wait for the task that reads the connection.
-        if collected.is_empty() && more.is_empty() {
-            collected = data;
-            if body.is_end_stream() {
-                break;
+        match &mut whole {
+            Some(whole) => whole.extend_from_slice(&data),
+            // Most bodies come in one piece, which need not be copied, and which says that it is the last: to ask for one
+            // more would be to wait for the task that reads the connection.
+            None if first.is_empty() => {
+                first = data;
+                if body.is_end_stream() {
+                    break;
+                }
             }
-            continue;
+            None => {
+                let announced = length(&first).or_else(|| {
+                    let rest = body.size_hint().exact()?;
+                    Some((first.len() + data.len()).saturating_add(usize::try_from(rest).ok()?))
+                });
+                let mut buffer = reserved.buffer(announced.unwrap_or(0).min(BELIEVED_BYTES));
+                buffer.extend_from_slice(&std::mem::take(&mut first));
+                buffer.extend_from_slice(&data);
+                whole = Some(buffer);
+            }
         }
-        if more.is_empty() {
-            let announced = length(&collected).or_else(|| {
-                let rest = body.size_hint().exact()?;
-                Some((collected.len() + data.len()).saturating_add(usize::try_from(rest).ok()?))
-            });
-            more.reserve(announced.unwrap_or(0).min(BELIEVED_BYTES));
-        }
-        more.extend_from_slice(&std::mem::take(&mut collected));
-        more.extend_from_slice(&data);
     }
-    Ok(if more.is_empty() { collected } else { more.freeze() })
+    Ok(whole.map_or(first, Buffer::freeze))
 }
 
 /// Reads what is refused, for some time, while its client is told so.
@@ -275,10 +279,15 @@ fn read_limited(
     reserved: &mut Reserved,
     failed: impl Fn(std::io::Error) -> Refusal,
 ) -> Result<Bytes, Refusal> {
-    // Room at once: growing by doubling would take three times as much, and memory that is not touched is none.
-    let mut inflated = Vec::with_capacity(limit.saturating_add(1));
-    let mut reader = reader.take(limit as u64 + 1);
+    let most = limit.saturating_add(1);
+    let mut inflated = reserved.buffer(most.min(KEPT_BYTES));
+    let mut reader = reader.take(most as u64);
     loop {
+        if inflated.capacity() - inflated.len() < INFLATE_STEP {
+            // Room at once: growing by doubling would take three times as much, and memory that is not touched is none.
+            let rest = most.saturating_sub(inflated.len());
+            inflated.reserve_exact(rest);
+        }
         let more = reader.by_ref().take(INFLATE_STEP as u64).read_to_end(&mut inflated).map_err(&failed)?;
         reserved.grow(more)?;
         if inflated.len() > limit {
@@ -286,8 +295,8 @@ fn read_limited(
         }
         if more < INFLATE_STEP {
             // Copied if there is much more room than it takes: others are to have that.
-            let is_roomy = inflated.len() < inflated.capacity() / 2;
-            return Ok(if is_roomy { Bytes::copy_from_slice(&inflated) } else { inflated.into() });
+            let is_roomy = inflated.capacity() > KEPT_BYTES && inflated.len() < inflated.capacity() / 2;
+            return Ok(if is_roomy { Bytes::copy_from_slice(&inflated) } else { inflated.freeze() });
         }
     }
 }

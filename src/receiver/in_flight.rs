@@ -2,19 +2,24 @@
 //!
 //! Invariant: what was reserved is given back when the request is done, however it ends.
 
+mod buffer;
+
 use crate::metrics::BytesInFlight;
+use buffer::Buffers;
+pub(super) use buffer::{Buffer, KEPT_BYTES};
 
 /// Room for the bytes of all requests that are under way.
 #[derive(Debug, Clone)]
 pub struct InFlight {
     limit: usize,
     reserved: BytesInFlight,
+    buffers: Buffers,
 }
 
 impl InFlight {
     /// Room for `limit` bytes; how much is taken is `reserved`.
     pub fn new(limit: usize, reserved: BytesInFlight) -> Self {
-        InFlight { limit, reserved }
+        InFlight { limit, reserved, buffers: Buffers::default() }
     }
 
     /// Begins a request, of no bytes so far.
@@ -43,6 +48,11 @@ impl Reserved {
     /// Room for the same request, of no bytes so far.
     pub(super) fn another(&self) -> Reserved {
         self.of.begin()
+    }
+
+    /// A buffer for it with room for so many bytes, which are yet to be reserved.
+    pub(super) fn buffer(&self, bytes: usize) -> Buffer {
+        self.of.buffers.take(bytes)
     }
 
     /// Takes room for `bytes` more.
