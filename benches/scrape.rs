@@ -59,7 +59,7 @@ fn families(series: usize) -> Vec<Family> {
         created,
         value: Value::Histogram(HistogramValue {
             bounds: Arc::clone(&bounds),
-            counts: (0..=BOUNDS.len() as u64).map(|bucket| bucket * place as u64).collect(),
+            counts: (0..=BOUNDS.len() as u64).map(|bucket| bucket * place as u64).collect::<Vec<_>>().into(),
             sum: Sum::Nanoseconds(1_234_567_890_123),
             exemplars: vec![Exemplar {
                 bucket: 7,

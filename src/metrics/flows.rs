@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::histogram::{Bounds, Histogram, Layout};
 use super::series::{Accumulate, Birth, Hashed, Reading, SeriesLimits, SeriesMap};
-use super::snapshot::{Kind, Series, Value};
+use super::snapshot::{Kind, Series, SideBySide, Value};
 use crate::domain::flow::{Flow, Labels, Origin};
 use crate::domain::labels::Label;
 use crate::domain::result::{Closed, Latency, Outcome, PathKind, Reason, Skew, Transition};
@@ -294,7 +294,7 @@ impl FlowMetrics {
                 |recorded| Some(&recorded.path),
                 now,
                 |kind, open| [flow(), open, vec![label("kind", kind.as_str())]].concat(),
-                |&value, is_hidden| Value::Nanoseconds(if is_hidden { 0 } else { value }),
+                |&value, is_hidden, _| Value::Nanoseconds(if is_hidden { 0 } else { value }),
             ),
             Shared::Transition => self.histograms(
                 |recorded| Some(&recorded.transition),
@@ -364,8 +364,8 @@ impl FlowMetrics {
                 open.into_iter().chain(outcome).collect()
             },
         );
-        let last =
-            self.read(|recorded| Some(&recorded.last), now, |(), open| open, |&value, _| Value::Float(value));
+        let value = |&value: &f64, _, _: &mut SideBySide| Value::Float(value);
+        let last = self.read(|recorded| Some(&recorded.last), now, |(), open| open, value);
         Some((own, last.into_iter().map(|series| Series { created: None, ..series }).collect()))
     }
 
@@ -375,7 +375,10 @@ impl FlowMetrics {
         now: Now,
         labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
     ) -> Vec<Series> {
-        self.read(of, now, labels, |value, is_hidden| Value::Histogram(value.value(is_hidden, now.wall)))
+        let value = |value: &Histogram, is_hidden, counts: &mut SideBySide| {
+            Value::Histogram(value.value(is_hidden, now.wall, counts))
+        };
+        self.read(of, now, labels, value)
     }
 
     fn counters<C: Copy + Ord>(
@@ -384,7 +387,8 @@ impl FlowMetrics {
         now: Now,
         labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
     ) -> Vec<Series> {
-        let value = |&value: &u64, is_hidden| Value::Integer(if is_hidden { 0 } else { value });
+        let value =
+            |&value: &u64, is_hidden, _: &mut SideBySide| Value::Integer(if is_hidden { 0 } else { value });
         self.read(|recorded| Some(of(recorded)), now, labels, value)
     }
 
@@ -394,7 +398,7 @@ impl FlowMetrics {
         of: impl Fn(&Recorded) -> Option<&SeriesMap<C, V>>,
         now: Now,
         labels: impl Fn(C, Vec<Label>) -> Vec<Label>,
-        value: impl Fn(&V, bool) -> Value,
+        value: impl Fn(&V, bool, &mut SideBySide) -> Value,
     ) -> Vec<Series> {
         let Some(rows) = of(&self.recorded()).map(SeriesMap::rows) else { return Vec::new() };
         let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -404,8 +408,7 @@ impl FlowMetrics {
             yield_now();
         }
         reading.take_in(&labels);
-        let series = |(labels, created, value)| Series { labels, created: Some(created), value };
-        reading.in_order().map(series).collect()
+        reading.in_order(|labels, created, value| Series { labels, created: Some(created), value })
     }
 
     /// Whether the stage stands among the flow's series.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::series::Accumulate;
-use super::snapshot::{Exemplar, HistogramValue, NativeHistogram, Sum};
+use super::snapshot::{Exemplar, HistogramValue, NativeHistogram, SideBySide, Sum};
 use crate::domain::ids::TraceId;
 use crate::domain::result::Latency;
 use crate::domain::time::EventTime;
@@ -140,8 +140,8 @@ impl Histogram {
         }
     }
 
-    /// What a scrape shows at `now`; `hidden`: as if nothing had been observed.
-    pub(super) fn value(&self, hidden: bool, now: EventTime) -> HistogramValue {
+    /// What a scrape shows at `now`; `hidden`: as if nothing had been observed. The counts go to `counts`.
+    pub(super) fn value(&self, hidden: bool, now: EventTime, counts: &mut SideBySide) -> HistogramValue {
         let is_fresh = |kept: &&Kept| !hidden && now < kept.at.plus(EXEMPLAR_AGE);
         let kept = self.exemplars.iter().enumerate();
         let exemplar = |(bucket, kept): (usize, &Kept)| Exemplar {
@@ -153,7 +153,7 @@ impl Histogram {
         let fresh = kept.filter_map(|(bucket, kept)| Some((bucket, kept.as_ref().filter(is_fresh)?)));
         HistogramValue {
             bounds: Arc::clone(&self.bounds.seconds),
-            counts: if hidden { vec![0; self.counts.len()] } else { self.counts.to_vec() },
+            counts: counts.add(self.counts.iter().map(|count| if hidden { 0 } else { *count })),
             sum: Sum::Nanoseconds(if hidden { 0 } else { self.nanoseconds }),
             exemplars: fresh.map(exemplar).collect(),
             shows_classic: self.shows_classic,

@@ -625,7 +625,7 @@ impl Metrics {
             name: family.name().into(),
             help: family.help().into(),
             kind: family.kind(),
-            series: flows.iter().flat_map(|metrics| metrics.series(family, now)).collect(),
+            series: flows.iter().fold(Vec::new(), |all, metrics| joined(all, metrics.series(family, now))),
         });
         let mut families: Vec<Family> = shared.collect();
         let retired: Vec<Arc<str>> =
@@ -704,6 +704,15 @@ impl Metrics {
     }
 }
 
+/// Both lists. Most of the time one of them is empty, and the other one long.
+fn joined<T>(mut all: Vec<T>, mut more: Vec<T>) -> Vec<T> {
+    if all.is_empty() {
+        return more;
+    }
+    all.append(&mut more);
+    all
+}
+
 /// Adds to a counter. Most of what may be counted does not happen, and to add nothing would take its place in the cache from
 /// the other processors all the same.
 fn add(counter: &IntCounter, count: u64) {
@@ -749,5 +758,6 @@ fn histogram_from_prometheus(histogram: &prometheus::proto::Histogram) -> Histog
     }
     let bounds = finite().map(|bucket| bucket.upper_bound()).collect();
     let sum = Sum::Float(histogram.get_sample_sum());
+    let counts = counts.into();
     HistogramValue { bounds, counts, sum, exemplars: Vec::new(), shows_classic: true, native: None }
 }

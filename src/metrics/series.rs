@@ -237,14 +237,16 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
             return self.keep(closed, labels, birth, create);
         }
         let hash = hash_of(closed, Some(labels.hash));
-        let is_known = self.place(hash, closed, Some(labels.labels)).is_some();
-        if !is_known && !self.admit(labels.labels) {
-            self.wanted.get_or_insert_default().add(hash);
-            self.refused += 1;
-            let overflow = hash_of(closed, None);
-            return self.entry(overflow, closed, None::<&[Label]>, false, birth, create);
+        if let Some(place) = self.place(hash, closed, Some(labels.labels)) {
+            return self.touch(place, birth);
         }
-        self.entry(hash, closed, Some(labels.labels), false, birth, create)
+        if self.admit(labels.labels) {
+            return self.entry(hash, closed, Some(labels.labels), false, birth, create);
+        }
+        self.wanted.get_or_insert_default().add(hash);
+        self.refused += 1;
+        let overflow = hash_of(closed, None);
+        self.entry(overflow, closed, None::<&[Label]>, false, birth, create)
     }
 
     /// The value of a series that has room whatever the limits, for there are few like it, and that never expires.
@@ -273,8 +275,13 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
             let open = labels.map_or(Open::Overflow, |labels| Open::Labels(copy_of(labels)));
             self.add(Entry { hash, closed, open, stays, birth, touched: birth.now, value: create() })
         });
+        self.touch(place, birth)
+    }
+
+    /// The value of the series at a place, which is about to change.
+    fn touch(&mut self, place: usize, now: Birth) -> &mut V {
         let entry = &mut self.entries[place];
-        entry.touched = birth.now;
+        entry.touched = now.now;
         &mut entry.value
     }
 
@@ -441,15 +448,15 @@ mod tests {
         let rows = map.rows();
         let mut rows = rows.lock().unwrap();
         let mut reading = Reading::new(&mut rows);
-        while map.read(&mut reading, now, |value, is_hidden| (*value, is_hidden)) {
+        while map.read(&mut reading, now, |value, is_hidden, _| (*value, is_hidden)) {
             reading.take_in(|(), open| open);
         }
         reading.take_in(|(), open| open);
-        let line = |(labels, created, (value, is_hidden)): (Labels, EventTime, (V, bool))| {
+        let line = |labels: Labels, created: EventTime, (value, is_hidden): (V, bool)| {
             let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
             (labels.join(" "), created.unix_nanoseconds() / 1_000_000_000, value, is_hidden)
         };
-        reading.in_order().map(line).collect()
+        reading.in_order(line)
     }
 
     fn shown(map: &SeriesMap<(), u64>) -> Vec<(String, u64, u64)> {
@@ -587,15 +594,14 @@ mod tests {
         let (rows, now) = (map.rows(), Arrival::since_origin(Duration::MAX));
         let mut rows = rows.lock().unwrap();
         let mut reading = Reading::new(&mut rows);
-        assert!(map.read(&mut reading, now, |value, _| *value), "there are more than are read at once");
+        assert!(map.read(&mut reading, now, |value, _, _| *value), "there are more than are read at once");
         reading.take_in(|(), open| open);
         assert_eq!(map.expire(at(100), Duration::from_secs(60)), 200);
         *map.get((), &Hashed::of(&*labels("b", "eu")), at(101), || 0) += 1;
         *map.get((), &Hashed::of(&*labels("a", "eu")), at(101), || 0) += 1;
-        assert!(!map.read(&mut reading, now, |value, _| *value));
+        assert!(!map.read(&mut reading, now, |value, _, _| *value));
         reading.take_in(|(), open| open);
-        let read: Vec<(String, u64)> =
-            reading.in_order().map(|(labels, _, value)| (labels[0].1.to_string(), value)).collect();
+        let read: Vec<(String, u64)> = reading.in_order(|labels, _, value| (labels[0].1.to_string(), value));
         assert_eq!(read, [("a".to_owned(), 1), ("b".to_owned(), 1), ("true".to_owned(), 200)]);
     }
 }

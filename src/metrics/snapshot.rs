@@ -43,9 +43,13 @@ pub struct Series {
     pub value: Value,
 }
 
-/// The labels of a series, which stay the same from one scrape to the next, and as text once they have been written.
+/// The labels of a series, which stay the same from one scrape to the next, and as text once they have been written. They
+/// stand among those of others: to have hold of one is to have hold of all of these.
 #[derive(Clone)]
-pub struct Labels(Arc<Written>);
+pub struct Labels {
+    among: Arc<[Written]>,
+    place: usize,
+}
 
 struct Written {
     labels: Box<[Label]>,
@@ -53,15 +57,24 @@ struct Written {
 }
 
 impl Labels {
+    /// Those of several series.
+    pub(super) fn side_by_side(each: Vec<Vec<Label>>) -> impl Iterator<Item = Labels> {
+        let written = |labels: Vec<Label>| Written { labels: labels.into(), text: OnceLock::new() };
+        let among: Arc<[Written]> = each.into_iter().map(written).collect();
+        (0..among.len()).map(move |place| Labels { among: Arc::clone(&among), place })
+    }
+
     /// Them as text, which `write` makes of them if it is not known yet.
     pub(super) fn text(&self, write: impl FnOnce(&[Label]) -> String) -> &str {
-        self.0.text.get_or_init(|| write(&self.0.labels).into())
+        let Written { labels, text } = &self.among[self.place];
+        text.get_or_init(|| write(labels).into())
     }
 }
 
 impl FromIterator<Label> for Labels {
     fn from_iter<I: IntoIterator<Item = Label>>(labels: I) -> Self {
-        Labels(Arc::new(Written { labels: labels.into_iter().collect(), text: OnceLock::new() }))
+        let written = Written { labels: labels.into_iter().collect(), text: OnceLock::new() };
+        Labels { among: [written].into(), place: 0 }
     }
 }
 
@@ -69,19 +82,19 @@ impl Deref for Labels {
     type Target = [Label];
 
     fn deref(&self) -> &[Label] {
-        &self.0.labels
+        &self.among[self.place].labels
     }
 }
 
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
-        self.0.labels == other.0.labels
+        **self == **other
     }
 }
 
 impl fmt::Debug for Labels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.labels.fmt(f)
+        (**self).fmt(f)
     }
 }
 
@@ -104,7 +117,7 @@ pub struct HistogramValue {
     /// Upper bounds of the buckets without +Inf, rising.
     pub bounds: Arc<[f64]>,
     /// Observations in each bucket, not cumulated; one more than bounds, for +Inf.
-    pub counts: Vec<u64>,
+    pub counts: Counts,
     /// Sum of all observations.
     pub sum: Sum,
     /// At most one for each bucket, by bucket.
@@ -113,6 +126,67 @@ pub struct HistogramValue {
     pub shows_classic: bool,
     /// The same observations in exponential buckets, if that is wanted.
     pub native: Option<Box<NativeHistogram>>,
+}
+
+/// The counts of the buckets of a histogram. They stand among those of others: to take and to give back thousands of small
+/// pieces of memory, on two threads, takes as long as all the rest of a reading.
+#[derive(Clone)]
+pub struct Counts {
+    among: Arc<OnceLock<Vec<u64>>>,
+    first: usize,
+    length: usize,
+}
+
+impl Deref for Counts {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        let all = self.among.get().map_or(&[][..], Vec::as_slice);
+        all.get(self.first..self.first + self.length).unwrap_or_default()
+    }
+}
+
+impl From<Vec<u64>> for Counts {
+    fn from(counts: Vec<u64>) -> Self {
+        let length = counts.len();
+        Counts { among: Arc::new(OnceLock::from(counts)), first: 0, length }
+    }
+}
+
+impl PartialEq for Counts {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// Where the counts of several histograms are put side by side. They are seen when all are there.
+#[derive(Debug, Default)]
+pub(super) struct SideBySide {
+    counts: Vec<u64>,
+    among: Arc<OnceLock<Vec<u64>>>,
+}
+
+impl SideBySide {
+    /// Adds those of one more histogram.
+    pub(super) fn add(&mut self, counts: impl ExactSizeIterator<Item = u64>) -> Counts {
+        let (first, length) = (self.counts.len(), counts.len());
+        self.counts.extend(counts);
+        Counts { among: Arc::clone(&self.among), first, length }
+    }
+
+    /// Shows all that have been added, and begins anew.
+    pub(super) fn show(&mut self) {
+        let capacity = self.counts.len();
+        let counts = std::mem::replace(&mut self.counts, Vec::with_capacity(capacity));
+        let shown = std::mem::take(&mut self.among).set(counts);
+        debug_assert_eq!(shown, Ok(()), "they are shown once");
+    }
 }
 
 /// An observation that stands for others.

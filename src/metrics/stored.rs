@@ -218,7 +218,7 @@ impl CarriedSeries {
         let count = match &series.value {
             Value::Float(number) => CarriedCount::Number(*number),
             Value::Histogram(HistogramValue { bounds, counts, sum: Sum::Float(sum), .. }) => {
-                CarriedCount::Histogram { bounds: Arc::clone(bounds), counts: counts.clone(), sum: *sum }
+                CarriedCount::Histogram { bounds: Arc::clone(bounds), counts: counts.to_vec(), sum: *sum }
             }
             Value::Histogram(_) | Value::Integer(_) | Value::Nanoseconds(_) => return None,
         };
@@ -245,7 +245,8 @@ impl CarriedCount {
             (Value::Histogram(histogram), CarriedCount::Histogram { bounds, counts, sum })
                 if histogram.bounds == *bounds =>
             {
-                histogram.counts.iter_mut().zip(counts).for_each(|(count, before)| *count += before);
+                let both = histogram.counts.iter().zip(counts).map(|(count, before)| count + before);
+                histogram.counts = both.collect::<Vec<_>>().into();
                 if let Sum::Float(total) = &mut histogram.sum {
                     *total += sum;
                 }
@@ -259,7 +260,7 @@ impl CarriedCount {
             CarriedCount::Number(number) => Value::Float(*number),
             CarriedCount::Histogram { bounds, counts, sum } => Value::Histogram(HistogramValue {
                 bounds: Arc::clone(bounds),
-                counts: counts.clone(),
+                counts: counts.clone().into(),
                 sum: Sum::Float(*sum),
                 exemplars: Vec::new(),
                 shows_classic: true,

@@ -21,7 +21,7 @@ fn histogram(bounds: &Arc<[f64]>, seed: u64) -> HistogramValue {
         |bucket| Exemplar { bucket, trace: TraceId([seed as u8; 16]), nanoseconds: 250_000_000, at: MOMENT };
     HistogramValue {
         bounds: Arc::clone(bounds),
-        counts,
+        counts: counts.into(),
         sum: Sum::Nanoseconds(u128::from(seed) * 1_000_000_000),
         exemplars: (0..=bounds.len())
             .filter(|bucket| bucket % 2 == seed as usize % 2)

@@ -85,7 +85,7 @@ impl Lines {
         let text = page.text((value.counts.len() + 2) * (self.prefix.len() + LINE_BYTES));
         let (mut cumulated, mut digits) = (0, itoa::Buffer::new());
         let mut shown = digits.format(cumulated);
-        for (place, (bound, count)) in self.bound_texts.iter().zip(&value.counts).enumerate() {
+        for (place, (bound, count)) in self.bound_texts.iter().zip(&*value.counts).enumerate() {
             // Most buckets are empty: what comes out of it is what came out of the one before.
             if *count > 0 {
                 cumulated += count;

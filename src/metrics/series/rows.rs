@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use super::{Entry, Open, SeriesMap};
 use crate::domain::labels::Label;
 use crate::domain::time::{Arrival, EventTime};
-use crate::metrics::snapshot::Labels;
+use crate::metrics::snapshot::{Labels, SideBySide};
 
 /// The series that have been read before.
 #[derive(Debug)]
@@ -35,10 +35,10 @@ pub(in crate::metrics) struct Reading<'r, C, T> {
     known: &'r mut Rows<C>,
     /// When each series began, and what was read of it, by its place.
     values: Vec<Option<(EventTime, T)>>,
-    /// What has been read under the lock, until there is time for it.
-    piece: Vec<(EventTime, T)>,
-    /// The series among these that are not known.
+    /// The series among those read last that are not known.
     new: Vec<(C, Open)>,
+    /// What the values read last have side by side.
+    counts: SideBySide,
 }
 
 /// How many series are read under one lock.
@@ -52,33 +52,36 @@ impl<C> Rows<C> {
 }
 
 impl<C: Copy + Ord, V> SeriesMap<C, V> {
-    /// Reads some more series, as they are at `now`; `copy` is told whether a value is still to be shown as zero. Returns
-    /// whether there are more.
+    /// Reads some more series, as they are at `now`; `copy` is told whether a value is still to be shown as zero, and has
+    /// a place for counts. Returns whether there are more.
     pub(in crate::metrics) fn read<T>(
         &self,
         reading: &mut Reading<'_, C, T>,
         now: Arrival,
-        copy: impl Fn(&V, bool) -> T,
+        copy: impl Fn(&V, bool, &mut SideBySide) -> T,
     ) -> bool {
         if reading.known.moves != self.moves {
             reading.start_over(self.moves);
         }
         let read = reading.values.len();
-        for Entry { closed, open, birth, value, .. } in self.entries[read..].iter().take(PIECE) {
-            reading.piece.push((birth.created, copy(value, now < birth.visible_from)));
-            if read + reading.piece.len() > reading.known.rows.len() + reading.new.len() {
+        let piece = self.entries[read..].iter().take(PIECE);
+        for Entry { closed, open, birth, value, .. } in piece.clone() {
+            let is_hidden = now < birth.visible_from;
+            reading.values.push(Some((birth.created, copy(value, is_hidden, &mut reading.counts))));
+            if reading.values.len() > reading.known.rows.len() + reading.new.len() {
                 reading.new.push((*closed, open.clone()));
             }
         }
-        read + reading.piece.len() < self.entries.len()
+        read + piece.len() < self.entries.len()
     }
 }
 
 impl<'r, C: Copy + Ord, T> Reading<'r, C, T> {
     /// Nothing has been read yet.
     pub(in crate::metrics) fn new(known: &'r mut Rows<C>) -> Self {
-        let (values, new) = (Vec::with_capacity(known.rows.len()), Vec::new());
-        Reading { known, values, piece: Vec::with_capacity(PIECE), new }
+        // With room for the next piece, so that none is made under the lock.
+        let values = Vec::with_capacity(known.rows.len() + PIECE);
+        Reading { known, values, new: Vec::new(), counts: SideBySide::default() }
     }
 
     fn start_over(&mut self, moves: u64) {
@@ -88,23 +91,26 @@ impl<'r, C: Copy + Ord, T> Reading<'r, C, T> {
 
     /// Does what need not be done under the lock; `labels` are those that a series is shown with.
     pub(in crate::metrics) fn take_in(&mut self, labels: impl Fn(C, Vec<Label>) -> Vec<Label>) {
-        self.values.extend(self.piece.drain(..).map(Some));
-        for (closed, open) in self.new.drain(..) {
-            let labels = labels(closed, open.shown()).into_iter().collect();
-            self.known.rows.push(Row { closed, open, labels });
-        }
+        self.values.reserve(PIECE);
+        self.counts.show();
+        let shown = self.new.iter().map(|(closed, open)| labels(*closed, open.shown()));
+        let shown = Labels::side_by_side(shown.collect());
+        let row = |((closed, open), labels)| Row { closed, open, labels };
+        self.known.rows.extend(self.new.drain(..).zip(shown).map(row));
     }
 
-    /// All that has been read, in a stable order.
-    pub(in crate::metrics) fn in_order(mut self) -> impl Iterator<Item = (Labels, EventTime, T)> {
+    /// All that has been read, as `show` has it, in a stable order.
+    pub(in crate::metrics) fn in_order<S>(mut self, show: impl Fn(Labels, EventTime, T) -> S) -> Vec<S> {
         let Rows { rows, order, .. } = self.known;
         if order.len() < rows.len() {
             order.extend(order.len()..rows.len());
             order.sort_by(|&a, &b| (rows[a].closed, &rows[a].open).cmp(&(rows[b].closed, &rows[b].open)));
         }
-        order.iter().filter_map(move |&place| {
+        let mut shown = Vec::with_capacity(order.len());
+        shown.extend(order.iter().filter_map(|&place| {
             let (created, value) = self.values[place].take()?;
-            Some((rows[place].labels.clone(), created, value))
-        })
+            Some(show(rows[place].labels.clone(), created, value))
+        }));
+        shown
     }
 }
