@@ -432,10 +432,10 @@ impl Told {
         self.over_limit += effects.over_limit;
         let late = effects.late.iter().map(|late| late.lateness.map(|known| known.late.as_secs()));
         self.counts.late.extend(late);
-        for (flow, change) in effects.open_change {
+        for (flow, change) in effects.open_change.each() {
             *self.open_by_flow.entry(flow).or_default() += change;
         }
-        for (flow, change) in effects.overdue_change {
+        for (flow, change) in effects.overdue_change.each() {
             *self.overdue_by_flow.entry(flow).or_default() += change;
         }
         for finished in effects.finished {

@@ -690,7 +690,7 @@ fn each_pick_rule_chooses_among_services_by_event_time_and_never_by_arrival() {
 fn an_open_instance_is_overdue_once_it_has_taken_longer_than_was_promised() {
     let flow = format!("{CHECKOUT}  slo: {{latency: 5s, objective: 99.9}}\n");
     let mut world = World::with(&flow);
-    let overdue = |world: &World| world.total.overdue_change.iter().map(|(_, change)| change).sum::<i64>();
+    let overdue = |world: &World| world.total.overdue_change.each().map(|(_, change)| change).sum::<i64>();
     world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server()]);
     world.receive(&[span("gateway", 1, 0.0, 1.0).server().of_trace(2)]);
     for (second, expected) in [(5.5, 0), (6.5, 2), (30.0, 2)] {
@@ -710,7 +710,7 @@ fn an_instance_that_changes_its_flow_twice_in_one_request_is_overdue_once() {
 ";
     let push = |name: &str| json!({"id": hexadecimal(1), "name": name, "stage": name});
     let mut world = World::with(flows);
-    let overdue = |world: &World| world.total.overdue_change.iter().map(|(_, change)| change).sum::<i64>();
+    let overdue = |world: &World| world.total.overdue_change.each().map(|(_, change)| change).sum::<i64>();
     world.at(1.0).receive(&[span("worker", 2, 0.0, 1.0).under(1), span("cart", 3, 0.0, 1.0)]);
     assert_eq!(overdue(world.at(8.0)), 1);
     world.push(&[push("second"), push("first")]);

@@ -212,7 +212,9 @@ impl<'a, R: Rules> Joined<'a, R> {
             (wakes, instance.due, overdue.then(|| instance.flow().id))
         });
         let Some((true, due, overdue)) = seen else { return };
-        self.effects.overdue_change.extend(overdue.map(|flow| (flow, 1)));
+        if let Some(flow) = overdue {
+            self.effects.overdue_change.add(flow, 1);
+        }
         if due > now {
             return self.aggregator.wait(key, due, now);
         }
@@ -397,9 +399,9 @@ impl<'a, R: Rules> Joined<'a, R> {
             let Some((before, was_overdue, heavier)) = folded.flatten() else { continue };
             self.effects.bytes_change += heavier;
             if before != flow.id {
-                self.effects.open_change.extend([(before, -1), (flow.id, 1)]);
+                self.effects.open_change.shift(before, flow.id);
                 if was_overdue {
-                    self.effects.overdue_change.extend([(before, -1), (flow.id, 1)]);
+                    self.effects.overdue_change.shift(before, flow.id);
                 }
             }
         }

@@ -6,9 +6,11 @@
 
 mod budget;
 mod calendar;
+mod changes;
 mod claims;
 mod failures;
 mod groups;
+mod judging;
 mod memory;
 mod remembered;
 mod stored;
@@ -24,12 +26,11 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use crate::domain::batch::{Batch, Events, Run};
-use crate::domain::completion::Verdict;
 use crate::domain::event::{Event, Flags};
 use crate::domain::flow::Flow;
 use crate::domain::footprint;
 use crate::domain::ids::{FlowId, Key};
-use crate::domain::instance::{Instance, Look, Recorded, Rules, may_fold};
+use crate::domain::instance::{Instance, Look, Recorded, Rules};
 use crate::domain::joining::Joint;
 use crate::domain::result::{Finished, Reason};
 use crate::domain::summary::Extent;
@@ -37,8 +38,10 @@ use crate::domain::time::Arrival;
 use crate::domain::tombstone::{Lateness, Tombstone};
 pub use budget::{Budget, Pressure};
 use calendar::Calendar;
+pub use changes::Changes;
 use claims::Claims;
 use failures::attempt;
+use judging::plan;
 pub use memory::Relief;
 use memory::Victims;
 use remembered::Remembered;
@@ -84,10 +87,10 @@ pub struct Effects {
     pub merged: u64,
     /// Links and key values that found no room, and looks at groups that were larger than they may be.
     pub joints_over_limit: u64,
-    /// By how many the open instances of a flow became more or fewer; a flow may stand here more than once.
-    pub open_change: Vec<(FlowId, i64)>,
+    /// By how many the open instances of each flow became more or fewer.
+    pub open_change: Changes,
     /// The same for those that have taken longer than their users were promised.
-    pub overdue_change: Vec<(FlowId, i64)>,
+    pub overdue_change: Changes,
     /// Instances that are over, each exactly once.
     pub finished: Vec<Finished>,
     /// How often dealing with an instance panicked.
@@ -434,7 +437,7 @@ impl Aggregator {
 
     fn opened(&self, instance: &Instance, effects: &mut Effects) {
         self.open.fetch_add(1, Relaxed);
-        effects.open_change.push((instance.flow().id, 1));
+        effects.open_change.add(instance.flow().id, 1);
         effects.opened += 1;
     }
 
@@ -454,11 +457,12 @@ impl Aggregator {
         // Also when that panicked: what came before is to be counted.
         let flow = instance.flow().id;
         if flow != flow_before {
-            effects.open_change.extend([(flow_before, -1), (flow, 1)]);
+            effects.open_change.shift(flow_before, flow);
         }
         // Another flow makes another promise, even when it is the same one again at the end of the batch.
-        let no_longer = was_overdue && !instance.is_overdue();
-        effects.overdue_change.extend(no_longer.then_some((flow_before, -1)));
+        if was_overdue && !instance.is_overdue() {
+            effects.overdue_change.add(flow_before, -1);
+        }
         self.events.fetch_add(effects.new - before, Relaxed);
         // An instance keeps far fewer.
         instance.counted_events += (effects.new - before) as u32;
@@ -581,69 +585,6 @@ impl Aggregator {
         }
     }
 
-    /// Decides about one instance that may be over. A bug that makes it panic costs this instance, and no other.
-    fn judge(&self, key: Key, hash: u64, now: Arrival, rules: &impl Rules, effects: &mut Effects) {
-        let judged = attempt(|| self.judge_at_risk(key.clone(), hash, now, rules, effects));
-        if judged.is_none() {
-            self.give_up(&key, 0, now, rules, effects);
-        }
-    }
-
-    fn judge_at_risk(&self, key: Key, hash: u64, now: Arrival, rules: &impl Rules, effects: &mut Effects) {
-        if self.judge_joined(&key, now, rules, effects) {
-            return;
-        }
-        let Some(mut slot) = self.slots.get_mut(&key) else {
-            return;
-        };
-        let Slot::Open(instance) = slot.value_mut() else {
-            return;
-        };
-        // Something came after this timer was set, and a later one is on its way.
-        if instance.wake > now {
-            return;
-        }
-        if instance.note_overdue(now) {
-            effects.overdue_change.push((instance.flow().id, 1));
-        }
-        if instance.due > now {
-            let planned = plan(instance, instance.due, now);
-            drop(slot);
-            if let Some(until) = planned {
-                self.timers(hash).instances.add(until, key);
-            }
-            return;
-        }
-        let (verdict, look) = instance.judge(&key, now);
-        match verdict {
-            Verdict::Wait { until, fold } => {
-                let plan = plan(instance, until, now);
-                if fold && self.folds(instance) && may_fold(instance.flow(), rules) {
-                    effects.bytes_change += self.fold(instance, Arc::clone(instance.flow()));
-                }
-                drop(slot);
-                if let Some(until) = plan {
-                    self.timers(hash).instances.add(until, key);
-                }
-            }
-            Verdict::Close(reason) => {
-                let taken = slot.value_mut().take_out(now);
-                drop(slot);
-                if let Some(instance) = taken {
-                    self.finish(key, hash, *instance, reason, look, now, rules, effects);
-                }
-            }
-        }
-    }
-
-    /// Whether there is any use in folding an instance: when memory is short, only if that frees some.
-    fn folds(&self, instance: &Instance) -> bool {
-        self.is_repeated
-            || !self.refuses.load(Relaxed)
-            || instance.outweighs_a_stub()
-            || instance.is_mostly_facts()
-    }
-
     /// The only place where an instance becomes a result. It has been taken out of the map: no one else has it.
     #[expect(clippy::too_many_arguments, reason = "the one exit has many guests")]
     fn finish(
@@ -681,8 +622,8 @@ impl Aggregator {
     fn no_longer_open(&self, instance: &Instance, effects: &mut Effects) {
         self.open.fetch_sub(1, Relaxed);
         effects.bytes_change -= i64::from(instance.weight());
-        effects.open_change.push((instance.flow().id, -1));
-        effects.overdue_change.extend(instance.is_overdue().then_some((instance.flow().id, -1)));
+        effects.open_change.add(instance.flow().id, -1);
+        effects.overdue_change.add(instance.flow().id, -i64::from(instance.is_overdue()));
         self.stubs.fetch_sub(u64::from(instance.counted_as_stub), Relaxed);
         self.events.fetch_sub(u64::from(instance.counted_events), Relaxed);
     }
@@ -886,17 +827,6 @@ impl Timers {
 
 /// Stands for "no flow wanted this trace" among the remembered keys.
 const NO_FLOW: FlowId = FlowId::NONE;
-
-/// Sets when an instance is looked at again; returns that moment, if the calendar has no entry for it yet.
-fn plan(instance: &mut Instance, until: Arrival, now: Arrival) -> Option<Arrival> {
-    instance.due = until;
-    let until = instance.overdue_at().map_or(until, |at| at.min(until));
-    instance.wake = until;
-    // That of `max_age` stands still while others pass; an entry of a moment that has come is used up.
-    let is_planned = instance.planned == until && until > now;
-    instance.planned = instance.planned.max(until);
-    (!is_planned).then_some(until)
-}
 
 fn meet_tombstone(
     tombstone: &mut Tombstone,

@@ -210,10 +210,10 @@ impl Sum {
         self.opened += effects.opened;
         self.merged += effects.merged;
         self.panics += effects.panics;
-        for (flow, by) in effects.open_change {
+        for (flow, by) in effects.open_change.each() {
             self.gauges.entry(flow).or_default().0 += by;
         }
-        for (flow, by) in effects.overdue_change {
+        for (flow, by) in effects.overdue_change.each() {
             self.gauges.entry(flow).or_default().1 += by;
         }
         self.events +=

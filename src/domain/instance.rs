@@ -3,6 +3,7 @@
 //! Invariant: the result depends on the set of its events only. Arrival order and repetition decide nothing but
 //! when it closes, unless a cap was met.
 
+mod likeness;
 mod stored;
 
 use std::collections::{BTreeSet, HashMap};
@@ -22,6 +23,7 @@ use super::stub::{Ending, EndingAs, Stub, sort_by_time};
 use super::summary::Extent;
 use super::time::Arrival;
 use super::tombstone::Tombstone;
+pub use likeness::Likeness;
 
 /// What an instance has to know of the world around it.
 pub trait Rules {
@@ -66,6 +68,8 @@ pub struct Instance {
     overdue: bool,
     /// Whether anything new has come since [`Self::take_news`].
     has_news: bool,
+    /// Whether its [`Likeness`] is still like it.
+    is_as_copied: bool,
     /// What it took in memory when that was reckoned last.
     weight: u32,
     /// How many events are counted as its own. The aggregator's business, as what follows; kept here to have it in one place.
@@ -98,7 +102,7 @@ pub(super) struct Joints {
     division: OnceLock<Division>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Body {
     Detailed { events: Vec<Event> },
     Stub(Box<Stub>),
@@ -180,6 +184,24 @@ pub enum Choice {
     Matched,
 }
 
+impl Body {
+    fn progress(&self, flow: &Flow) -> Progress {
+        match self {
+            Body::Detailed { events } => Outline::of(flow, events).seen(flow).1,
+            Body::Stub(stub) => stub.outline.seen(flow).1,
+        }
+    }
+}
+
+/// Puts the events in order and looks at them, if they are there.
+fn look(flow: &Flow, body: &mut Body) -> Option<Look> {
+    let Body::Detailed { events } = body else { return None };
+    sort_by_time(events);
+    let outline = Outline::of(flow, events);
+    let (family, progress) = outline.seen(flow);
+    Some(Look { outline, family, progress })
+}
+
 /// Whether an event is counted with the instance that holds it.
 fn is_counted(event: &Event) -> bool {
     !event.flags.has(Flags::COPY)
@@ -227,6 +249,7 @@ impl Instance {
             },
             overdue: false,
             has_news: false,
+            is_as_copied: false,
             weight: 0,
             counted_events: 0,
             counted_as_stub: false,
@@ -331,6 +354,7 @@ impl Instance {
 
     /// Takes an event in.
     pub fn record(&mut self, event: Event, now: Arrival, rules: &impl Rules) -> Recorded {
+        self.is_as_copied = false;
         if let Some(joints) = &mut self.joints {
             joints.changed();
         }
@@ -480,17 +504,18 @@ impl Instance {
 
     /// Puts its events in order and looks at them. Not with joints: a [`Division`] knows the events by their places.
     fn look(&mut self) -> Option<Look> {
-        let Body::Detailed { events } = &mut self.body else { return None };
         if self.joints.is_some() {
             return None;
         }
+        self.forget_places();
+        look(&self.flow, &mut self.body)
+    }
+
+    /// To be called when its events are to be in other places.
+    fn forget_places(&mut self) {
         if let Some(extra) = &mut self.extra {
             extra.index = None;
         }
-        sort_by_time(events);
-        let outline = Outline::of(&self.flow, events);
-        let (family, progress) = outline.seen(&self.flow);
-        Some(Look { outline, family, progress })
     }
 
     /// The earliest moment at which it could be over, unless something else comes.
@@ -521,10 +546,7 @@ impl Instance {
     }
 
     fn progress(&self) -> Progress {
-        match &self.body {
-            Body::Detailed { events } => Outline::of(&self.flow, events).seen(&self.flow).1,
-            Body::Stub(stub) => stub.outline.seen(&self.flow).1,
-        }
+        self.body.progress(&self.flow)
     }
 
     /// Keeps only what closing needs.
@@ -542,9 +564,8 @@ impl Instance {
         let stub = Stub::of(&flow, events.clone(), links);
         self.flow = flow;
         self.body = Body::Stub(Box::new(stub));
-        if let Some(extra) = &mut self.extra {
-            extra.index = None;
-        }
+        self.is_as_copied = false;
+        self.forget_places();
     }
 
     /// What remains of it in its place while it is being closed; its extent is not known yet.

@@ -15,7 +15,7 @@ mod store;
 mod stored;
 mod tasks;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -24,10 +24,9 @@ use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
-use crate::aggregator::{Effects, Population, Pressure};
+use crate::aggregator::{Changes, Effects, Population, Pressure};
 use crate::domain::catalog::Catalog;
 use crate::domain::flow::{Flow, Origin};
-use crate::domain::ids::FlowId;
 use crate::domain::instance::Rules;
 use crate::domain::names::overlap;
 use crate::domain::result::{Closed, Finished, Outcome, Sums};
@@ -425,17 +424,9 @@ impl Metrics {
                 extension.observe(seconds(lateness.extension));
             }
         }
-        let of_flows = |changes: &[(FlowId, i64)], change: fn(&FlowMetrics, i64)| {
-            let change = |flow, by| change(&self.of(&catalog.flow(flow), now), by);
-            let mut of_some = changes.iter().filter(|(flow, _)| *flow != catalog.unmatched().id).copied();
-            let Some((first, by_first)) = of_some.next() else { return };
-            let Some(second) = of_some.next() else { return change(first, by_first) };
-            // Most changes of a batch are of a few flows, or cancel out.
-            let mut sums: BTreeMap<FlowId, i64> = BTreeMap::from([(first, by_first)]);
-            for (flow, by) in [second].into_iter().chain(of_some) {
-                *sums.entry(flow).or_default() += by;
-            }
-            sums.into_iter().for_each(|(flow, by)| change(flow, by));
+        let of_flows = |changes: &Changes, change: fn(&FlowMetrics, i64)| {
+            let of_some = changes.each().filter(|(flow, _)| *flow != catalog.unmatched().id);
+            of_some.for_each(|(flow, by)| change(&self.of(&catalog.flow(flow), now), by));
         };
         of_flows(&effects.open_change, FlowMetrics::change_open);
         of_flows(&effects.overdue_change, FlowMetrics::change_overdue);

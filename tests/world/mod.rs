@@ -185,7 +185,7 @@ impl World {
         total.duplicates += effects.duplicates;
         total.conflicts += effects.conflicts;
         total.over_limit += effects.over_limit;
-        total.overdue_change.extend(effects.overdue_change);
+        effects.overdue_change.each().for_each(|(flow, by)| total.overdue_change.add(flow, by));
         total.unmatched += effects.unmatched;
         total.tombstones_evicted += effects.tombstones_evicted;
         total.late.extend(effects.late);

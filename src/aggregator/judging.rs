@@ -1,0 +1,136 @@
+//! Whether an instance that stands alone is over, once it may be.
+//!
+//! Invariant: no lock is held for longer than it takes to look at a few hundred events. A larger instance is copied,
+//! and looked at when nobody has to wait for it.
+
+use std::sync::Arc;
+
+use dashmap::mapref::one::RefMut;
+
+use super::calendar::Calendar;
+use super::failures::attempt;
+use super::{Aggregator, Effects, Slot};
+use crate::domain::completion::Verdict;
+use crate::domain::ids::Key;
+use crate::domain::instance::{Instance, Likeness, Look, Rules, may_fold};
+use crate::domain::time::Arrival;
+
+impl Aggregator {
+    /// Decides about one instance that may be over. A bug that makes it panic costs this instance, and no other.
+    pub(super) fn judge(&self, key: Key, hash: u64, now: Arrival, rules: &impl Rules, effects: &mut Effects) {
+        let judged = attempt(|| self.judge_at_risk(key.clone(), hash, now, rules, effects));
+        if judged.is_none() {
+            self.give_up(&key, 0, now, rules, effects);
+        }
+    }
+
+    fn judge_at_risk(&self, key: Key, hash: u64, now: Arrival, rules: &impl Rules, effects: &mut Effects) {
+        if self.judge_joined(&key, now, rules, effects) {
+            return;
+        }
+        let Some(mut slot) = self.slots.get_mut(&key) else { return };
+        let Slot::Open(instance) = slot.value_mut() else { return };
+        // Something came after this timer was set, and a later one is on its way.
+        if instance.wake > now {
+            return;
+        }
+        if instance.note_overdue(now) {
+            effects.overdue_change.add(instance.flow().id, 1);
+        }
+        if instance.due > now {
+            let due = instance.due;
+            return self.look_again(slot, key, hash, due, now);
+        }
+        if let Some(likeness) = instance.likeness() {
+            drop(slot);
+            return self.judge_apart(key, hash, likeness, now, rules, effects);
+        }
+        let (verdict, look) = instance.judge(&key, now);
+        let folds = matches!(verdict, Verdict::Wait { fold: true, .. });
+        if folds && self.folds(instance) && may_fold(instance.flow(), rules) {
+            effects.bytes_change += self.fold(instance, Arc::clone(instance.flow()));
+        }
+        self.carry_out(verdict, look, slot, key, hash, now, rules, effects);
+    }
+
+    /// Decides about a large instance by its likeness.
+    fn judge_apart(
+        &self,
+        key: Key,
+        hash: u64,
+        mut likeness: Likeness,
+        now: Arrival,
+        rules: &impl Rules,
+        effects: &mut Effects,
+    ) {
+        let (verdict, look) = likeness.judge(&key, now);
+        let folds = matches!(verdict, Verdict::Wait { fold: true, .. });
+        let is_folded = folds && may_fold(likeness.flow(), rules) && likeness.fold();
+        let Some(mut slot) = self.slots.get_mut(&key) else { return };
+        let Slot::Open(instance) = slot.value_mut() else { return };
+        if !instance.is_as_copied() {
+            // What came meanwhile left it to this look to plan the next one.
+            let soon = instance.earliest_end().max(now.plus(Calendar::TICK));
+            return self.look_again(slot, key, hash, soon, now);
+        }
+        if is_folded || matches!(verdict, Verdict::Close(_)) {
+            instance.become_like(&mut likeness);
+        }
+        if is_folded {
+            self.count_stub(instance);
+            effects.bytes_change += instance.weigh();
+        }
+        self.carry_out(verdict, look, slot, key, hash, now, rules, effects);
+    }
+
+    /// Does what was decided about an instance.
+    #[expect(clippy::too_many_arguments, reason = "all that is known of an instance that may be over")]
+    fn carry_out(
+        &self,
+        verdict: Verdict,
+        look: Option<Look>,
+        mut slot: RefMut<'_, Key, Slot>,
+        key: Key,
+        hash: u64,
+        now: Arrival,
+        rules: &impl Rules,
+        effects: &mut Effects,
+    ) {
+        match verdict {
+            Verdict::Wait { until, .. } => self.look_again(slot, key, hash, until, now),
+            Verdict::Close(reason) => {
+                let taken = slot.value_mut().take_out(now);
+                drop(slot);
+                if let Some(instance) = taken {
+                    self.finish(key, hash, *instance, reason, look, now, rules, effects);
+                }
+            }
+        }
+    }
+
+    /// Has an instance looked at again at this moment.
+    fn look_again(&self, mut slot: RefMut<'_, Key, Slot>, key: Key, hash: u64, until: Arrival, now: Arrival) {
+        let Slot::Open(instance) = slot.value_mut() else { return };
+        let planned = plan(instance, until, now);
+        drop(slot);
+        if let Some(until) = planned {
+            self.timers(hash).instances.add(until, key);
+        }
+    }
+
+    /// Whether there is any use in folding an instance: when memory is short, only if that frees some.
+    pub(super) fn folds(&self, instance: &Instance) -> bool {
+        self.is_repeated || !self.is_refusing() || instance.outweighs_a_stub() || instance.is_mostly_facts()
+    }
+}
+
+/// Sets when an instance is looked at again; returns that moment, if the calendar has no entry for it yet.
+pub(super) fn plan(instance: &mut Instance, until: Arrival, now: Arrival) -> Option<Arrival> {
+    instance.due = until;
+    let until = instance.overdue_at().map_or(until, |at| at.min(until));
+    instance.wake = until;
+    // That of `max_age` stands still while others pass; an entry of a moment that has come is used up.
+    let is_planned = instance.planned == until && until > now;
+    instance.planned = instance.planned.max(until);
+    (!is_planned).then_some(until)
+}
