@@ -8,6 +8,8 @@ mod stored;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::event::{Event, Kind, View};
 use super::flow::{Flow, LabelRule, Labels, Pick};
 use super::footprint;
@@ -32,7 +34,10 @@ pub type Label = (Arc<str>, Arc<str>);
 
 /// The candidates of every label of an instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Candidates(Vec<(Arc<str>, Vec<Candidate>)>);
+pub struct Candidates(Vec<(Arc<str>, OfLabel)>);
+
+/// The candidates of one label. Most labels have one.
+type OfLabel = SmallVec<[Candidate; 1]>;
 
 /// One distinct value and where it was reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +82,9 @@ impl Candidate {
 impl Candidates {
     /// What they take in memory beside themselves, in bytes; their texts are their events' as well.
     pub fn bytes(&self) -> usize {
-        let each = self.0.iter().map(|(_, values)| footprint::array::<Candidate>(values.capacity()));
-        footprint::array::<(Arc<str>, Vec<Candidate>)>(self.0.capacity()) + each.sum::<usize>()
+        let elsewhere = self.0.iter().filter(|(_, values)| values.spilled());
+        let elsewhere = elsewhere.map(|(_, values)| footprint::array::<Candidate>(values.capacity()));
+        footprint::array::<(Arc<str>, OfLabel)>(self.0.capacity()) + elsewhere.sum::<usize>()
     }
 
     /// What the texts take, if nobody else has them any more.
@@ -91,6 +97,9 @@ impl Candidates {
     pub fn join(&mut self, flow: &Flow, event: &Event, view: &View) {
         match &flow.labels {
             Labels::Declared(rules) => {
+                if self.0.is_empty() {
+                    self.0.reserve_exact(rules.len());
+                }
                 for (rule, value) in rules.iter().zip(&view.labels) {
                     if let Some(value) = value {
                         self.offer(&rule.name, value, event, rule.pick);
@@ -109,7 +118,7 @@ impl Candidates {
         let index =
             self.0.iter().position(|(known, _)| Arc::ptr_eq(known, name) || known == name).unwrap_or_else(
                 || {
-                    self.0.push((Arc::clone(name), Vec::with_capacity(1)));
+                    self.0.push((Arc::clone(name), OfLabel::new()));
                     self.0.len() - 1
                 },
             );

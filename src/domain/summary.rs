@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use smallvec::SmallVec;
+
 use super::critical_path::{Spent, Step, coarse_path};
 use super::event::{Event, Flags, Kind, View};
 use super::flow::{At, Boundary, Flow, Measure};
@@ -234,7 +236,7 @@ pub fn told(steps: &[Step], whose: impl Fn(usize) -> (u16, Option<usize>)) -> Ve
 
 /// Sums the steps of a path by stage and kind, in the order of the stages' names; `stages` are those.
 pub fn shares<'s>(steps: &[PathStep], stages: impl Fn(u16) -> Option<&'s Arc<str>>) -> Vec<PathShare> {
-    let mut sums: Vec<(u16, PathKind, u64)> = Vec::with_capacity(4);
+    let mut sums: SmallVec<[(u16, PathKind, u64); 8]> = SmallVec::new();
     for step in steps {
         match sums.iter_mut().find(|(stage, kind, _)| (*stage, *kind) == (step.stage, step.kind)) {
             Some((.., sum)) => *sum += step.nanoseconds(),

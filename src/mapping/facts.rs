@@ -3,8 +3,9 @@
 //!
 //! Invariant: the cache is an optimisation only. It is bounded, and emptying it changes no result.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 
@@ -35,8 +36,16 @@ pub struct SpanRules {
     /// Label and stage values are cut to this many bytes.
     value_bytes: usize,
     cache: DashMap<Box<[u8]>, Interned, foldhash::quality::RandomState>,
+    texts: Mutex<Texts>,
     truncated: AtomicU64,
 }
+
+/// Names, stages and label values that have been read lately, so that equal ones are one: whoever compares them need not look
+/// at them, and they take their room once.
+type Texts = HashSet<Arc<str>, foldhash::quality::RandomState>;
+
+/// How many of them are kept at most. When there are as many, those go that nobody else has, and all if that is not enough.
+const MOST_TEXTS: usize = 4096;
 
 /// The places of paths among those that are read.
 #[derive(Debug, Default)]
@@ -181,6 +190,7 @@ impl SpanRules {
             index: PathIndex::default(),
             value_bytes: 256,
             cache: DashMap::default(),
+            texts: Mutex::default(),
             truncated: AtomicU64::new(0),
         }
     }
@@ -292,6 +302,7 @@ impl SpanRules {
     pub fn forget_seen(&self) {
         self.cache.clear();
         self.cache.shrink_to_fit();
+        *self.texts() = Texts::default();
     }
 
     /// What all rules say about a span with these values; a `fingerprint` must tell any two of them apart, and without one it
@@ -317,7 +328,7 @@ impl SpanRules {
         let service = self.cut(service.as_deref().unwrap_or("unknown_service"));
         // Only people read it: that it was cut is not counted.
         let name = slots.value(self.name).map(text_of);
-        let name = Arc::from(cut(name.as_deref().unwrap_or_default(), self.value_bytes).0);
+        let name = self.shared(cut(name.as_deref().unwrap_or_default(), self.value_bytes).0);
         let mut views: Vec<(FlowId, View)> =
             self.flows.iter().map(|rule| (rule.id, self.view(rule, slots, &service))).collect();
         if let Some(built_in) = &self.built_in {
@@ -408,7 +419,28 @@ impl SpanRules {
     fn cut(&self, text: &str) -> Arc<str> {
         let (kept, was_cut) = cut(text, self.value_bytes);
         self.truncated.fetch_add(u64::from(was_cut), Relaxed);
-        kept.into()
+        self.shared(kept)
+    }
+
+    /// A text, which is the same as the last equal one.
+    fn shared(&self, text: &str) -> Arc<str> {
+        let mut texts = self.texts();
+        if let Some(known) = texts.get(text) {
+            return Arc::clone(known);
+        }
+        if texts.len() >= MOST_TEXTS {
+            texts.retain(|text| Arc::strong_count(text) > 1);
+            if texts.len() >= MOST_TEXTS / 2 {
+                texts.clear();
+            }
+        }
+        let text: Arc<str> = text.into();
+        texts.insert(Arc::clone(&text));
+        text
+    }
+
+    fn texts(&self) -> MutexGuard<'_, Texts> {
+        self.texts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -301,7 +301,7 @@ impl<'r> SpanMapper<'r> {
         if self.span.interned.0.len() > CACHED_BYTES {
             return self.learn(kind, None);
         }
-        let place = hash_of(&self.span.interned) as usize % self.lately.len();
+        let place = place_of(&self.span.interned, is_root);
         let is_same = |lately: &&Lately| lately.kind == kind && lately.values == self.span.interned;
         if let Some(lately) = self.lately[place].as_ref().filter(is_same) {
             return lately.outcome.clone();
@@ -421,9 +421,11 @@ impl TraceVisitor for SpanMapper<'_> {
 /// How many kinds of spans a mapper has at hand. Most requests come from one service, whose spans are of few kinds.
 const LATELY: usize = 32;
 
-/// Tells values apart well enough to find a place for each.
-fn hash_of(values: &Copied) -> u64 {
-    foldhash::fast::FixedState::default().hash_one(&*values.0)
+/// Where the outcome is kept that was found out last for such values. A root and what it calls in other services often
+/// have the same.
+fn place_of(values: &Copied, is_root: bool) -> usize {
+    let hash = foldhash::fast::FixedState::default().hash_one(&*values.0) as usize;
+    (hash + usize::from(is_root)) % LATELY
 }
 
 /// The longest value of a business key, as for the `id` of a push. Longer ones are not cut, for that would join what
