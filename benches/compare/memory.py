@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What open instances cost in resident memory, and what is given back of it.
+"""What open instances cost in resident memory, with their spans and as stubs, and what is given back of it.
 
     python3 benches/compare/memory.py                10,000, 100,000, 1,000,000 and 10,000,000 instances of 8 spans
     python3 benches/compare/memory.py 1000000
@@ -16,25 +16,37 @@ from load import send
 SPANS_PER_SECOND = 600_000
 # Nothing ends while it is measured.
 OPEN = "defaults: {quiet_period: 2h, linger: 2h, max_age: 3h}\nlimits: {instances: 20000000}\n"
+# The same for instances that wait for a stage that never comes, and so are folded.
+FOLDED = """
+defaults: {quiet_period: 2s, linger: 2h, max_age: 3h}
+limits: {instances: 20000000}
+flows:
+  - {name: orders, match: 'resource.attributes["service.name"] == "orders"', expect: [never]}
+"""
 # The default timers, and a tombstone that is gone soon.
 BURST = "defaults: {tombstone: 10s}\nlimits: {instances: 20000000, remembered: 100000}\n"
 
 
 def main():
     counts = [int(count) for count in sys.argv[1:]] or [10_000, 100_000, 1_000_000, 10_000_000]
-    print("| open instances of 8 spans | resident bytes for each | after they were closed and forgotten, MiB |")
-    print("|---|---|---|")
+    print("| open instances of 8 spans | resident bytes for each | as a stub | after they were closed and forgotten, MiB |")
+    print("|---|---|---|---|")
     for count in counts:
-        print(f"| {count:,} | {while_open(count):,.0f} | {after_closing(count):,.0f} |", flush=True)
+        found = while_open(count, OPEN), while_open(count, FOLDED), after_closing(count)
+        print(f"| {count:,} | {' | '.join(f'{one:,.0f}' for one in found)} |", flush=True)
 
 
-def while_open(count):
+def while_open(count, config):
     """Bytes for an open instance, beyond those of an idle process."""
     with tempfile.TemporaryDirectory() as directory:
-        server = Server(ours(config=OPEN), Path(directory)).until_listening("grpc")
+        server = Server(ours(config=config), Path(directory)).until_listening("grpc")
         try:
             idle = server.resident_bytes()
             fill(server, count)
+            while config == FOLDED and 'open_instances{tier="detailed"} 0\n' not in server.page():
+                time.sleep(1)
+            # What was freed is given back after a while.
+            time.sleep(5)
             return (server.resident_bytes() - idle) / server.own("open_instances")
         finally:
             server.stop()
