@@ -14,6 +14,9 @@ impl Changes {
 
     /// So many more of a flow, or fewer.
     pub fn add(&mut self, flow: FlowId, by: i64) {
+        if by == 0 {
+            return;
+        }
         let mut last = self.0.iter_mut().rev().take(Self::LOOK_BACK);
         match last.find(|(known, _)| *known == flow) {
             Some((_, sum)) => *sum += by,

@@ -107,6 +107,11 @@ impl Aggregator {
         true
     }
 
+    /// Whether an instance may be joined with others.
+    pub(super) fn is_claimed(&self, key: &Key) -> bool {
+        self.claimants.load(Relaxed) > 0 && lock(&self.claims).concern(key)
+    }
+
     /// The open instance that is found by `key`, or that the trace `key` is part of, as it stands; none if there is none,
     /// or no flow takes it.
     pub fn forecast(&self, key: &Key, now: Arrival, rules: &impl Rules) -> Option<Forecast> {

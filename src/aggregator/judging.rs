@@ -1,19 +1,22 @@
 //! Whether an instance that stands alone is over, once it may be.
 //!
-//! Invariant: no lock is held for longer than it takes to look at a few hundred events. A larger instance is copied,
-//! and looked at when nobody has to wait for it.
+//! A large instance is copied and looked at while it is not locked. Invariant: what was found is taken only if nothing came
+//! meanwhile; where something comes again and again, the lock is held for one look after all, so that no instance is
+//! looked at in vain for ever.
 
 use std::sync::Arc;
 
 use dashmap::mapref::one::RefMut;
 
-use super::calendar::Calendar;
 use super::failures::attempt;
 use super::{Aggregator, Effects, Slot};
 use crate::domain::completion::Verdict;
 use crate::domain::ids::Key;
 use crate::domain::instance::{Instance, Likeness, Look, Rules, may_fold};
 use crate::domain::time::Arrival;
+
+/// How often a large instance is looked at in vain before that is done under its lock.
+const LOOKS_APART: usize = 3;
 
 impl Aggregator {
     /// Decides about one instance that may be over. A bug that makes it panic costs this instance, and no other.
@@ -25,53 +28,65 @@ impl Aggregator {
     }
 
     fn judge_at_risk(&self, key: Key, hash: u64, now: Arrival, rules: &impl Rules, effects: &mut Effects) {
-        if self.judge_joined(&key, now, rules, effects) {
-            return;
-        }
-        let Some(mut slot) = self.slots.get_mut(&key) else { return };
-        let Slot::Open(instance) = slot.value_mut() else { return };
-        // Something came after this timer was set, and a later one is on its way.
-        if instance.wake > now {
-            return;
-        }
-        if instance.note_overdue(now) {
-            effects.overdue_change.add(instance.flow().id, 1);
-        }
-        if instance.due > now {
-            let due = instance.due;
-            return self.look_again(slot, key, hash, due, now);
-        }
-        if let Some(likeness) = instance.likeness() {
+        let mut looks_apart = 0;
+        loop {
+            if self.judge_joined(&key, now, rules, effects) {
+                return;
+            }
+            let Some(mut slot) = self.slots.get_mut(&key) else { return };
+            let Slot::Open(instance) = slot.value_mut() else { return };
+            // Something came after this timer was set, and a later one is on its way.
+            if instance.wake > now {
+                return;
+            }
+            if instance.note_overdue(now) {
+                effects.overdue_change.add(instance.flow().id, 1);
+            }
+            if instance.due > now {
+                let due = instance.due;
+                return self.look_again(slot, key, hash, due, now);
+            }
+            let folds = self.folds(instance);
+            // Where all is done in one order, there is nobody who could wait for the lock.
+            let is_apart = looks_apart < LOOKS_APART && !self.is_repeated;
+            let Some(likeness) = instance.likeness().filter(|_| is_apart) else {
+                let (verdict, look) = instance.judge(&key, now);
+                let folds = folds && matches!(verdict, Verdict::Wait { fold: true, .. });
+                if folds && may_fold(instance.flow(), rules) {
+                    effects.bytes_change += self.fold(instance, Arc::clone(instance.flow()));
+                }
+                return self.carry_out(verdict, look, slot, key, hash, now, rules, effects);
+            };
             drop(slot);
-            return self.judge_apart(key, hash, likeness, now, rules, effects);
+            if self.judge_apart(&key, hash, likeness, folds, now, rules, effects) {
+                return;
+            }
+            looks_apart += 1;
         }
-        let (verdict, look) = instance.judge(&key, now);
-        let folds = matches!(verdict, Verdict::Wait { fold: true, .. });
-        if folds && self.folds(instance) && may_fold(instance.flow(), rules) {
-            effects.bytes_change += self.fold(instance, Arc::clone(instance.flow()));
-        }
-        self.carry_out(verdict, look, slot, key, hash, now, rules, effects);
     }
 
-    /// Decides about a large instance by its likeness.
+    /// Decides about a large instance by its likeness. Returns whether that was of use: something may have come meanwhile.
+    #[expect(clippy::too_many_arguments, reason = "all that is known of an instance that may be over")]
     fn judge_apart(
         &self,
-        key: Key,
+        key: &Key,
         hash: u64,
         mut likeness: Likeness,
+        folds: bool,
         now: Arrival,
         rules: &impl Rules,
         effects: &mut Effects,
-    ) {
-        let (verdict, look) = likeness.judge(&key, now);
-        let folds = matches!(verdict, Verdict::Wait { fold: true, .. });
+    ) -> bool {
+        let (verdict, look) = likeness.judge(key, now);
+        let folds = folds && matches!(verdict, Verdict::Wait { fold: true, .. });
         let is_folded = folds && may_fold(likeness.flow(), rules) && likeness.fold();
-        let Some(mut slot) = self.slots.get_mut(&key) else { return };
-        let Slot::Open(instance) = slot.value_mut() else { return };
-        if !instance.is_as_copied() {
-            // What came meanwhile left it to this look to plan the next one.
-            let soon = instance.earliest_end().max(now.plus(Calendar::TICK));
-            return self.look_again(slot, key, hash, soon, now);
+        if self.is_claimed(key) {
+            return false;
+        }
+        let Some(mut slot) = self.slots.get_mut(key) else { return true };
+        let Slot::Open(instance) = slot.value_mut() else { return true };
+        if instance.wake > now || !instance.is_like(&likeness) {
+            return false;
         }
         if is_folded || matches!(verdict, Verdict::Close(_)) {
             instance.become_like(&mut likeness);
@@ -80,7 +95,8 @@ impl Aggregator {
             self.count_stub(instance);
             effects.bytes_change += instance.weigh();
         }
-        self.carry_out(verdict, look, slot, key, hash, now, rules, effects);
+        self.carry_out(verdict, look, slot, key.clone(), hash, now, rules, effects);
+        true
     }
 
     /// Does what was decided about an instance.

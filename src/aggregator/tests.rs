@@ -507,3 +507,68 @@ fn the_room_of_a_burst_is_given_back_when_its_tombstones_have_expired() {
     bench.ingest(&[root(1_000_000)], Duration::from_secs(630));
     assert_eq!(bench.sweep(Duration::from_secs(700)).finished.len(), 1);
 }
+
+/// Rules that bring a span while they are asked, once for each.
+struct Meddling<'b> {
+    bench: &'b Bench,
+    spans: std::cell::RefCell<Vec<Raw>>,
+    now: Duration,
+    sum: std::cell::RefCell<Sum>,
+}
+
+impl Rules for Meddling<'_> {
+    fn flow(&self, id: FlowId) -> Arc<Flow> {
+        self.bench.catalog.flow(id)
+    }
+
+    fn unmatched(&self) -> &Arc<Flow> {
+        let next = self.spans.borrow_mut().pop();
+        if let Some(span) = next {
+            self.sum.borrow_mut().take(self.bench.ingest(&[span], self.now));
+        }
+        self.bench.catalog.unmatched()
+    }
+
+    fn spans_may_match(&self) -> bool {
+        self.bench.catalog.spans_may_match()
+    }
+
+    fn events_per_instance(&self) -> usize {
+        self.bench.catalog.events_per_instance()
+    }
+
+    fn generation(&self) -> u32 {
+        self.bench.catalog.generation()
+    }
+}
+
+#[test]
+fn what_comes_while_a_large_instance_is_looked_at_is_part_of_it() {
+    const AWAITED: &str = r#"
+- {name: orders, match: 'resource.attributes["service.name"] == "gateway"', expect: [never], quiet_period: 1s, max_age: 60s}
+"#;
+    // Then it is looked at under its lock, where these rules would wait for themselves.
+    const LOOKS_APART: u64 = 3;
+    for meanwhile in 0..=LOOKS_APART {
+        let bench = Bench::new(AWAITED, LIMITS);
+        let raw = |id: u64| Raw { trace: 1, id, kind: 2, service: "gateway", ..Raw::default() };
+        let mut sum = Sum::default();
+        sum.take(bench.ingest(&[raw(1), raw(2), raw(3), raw(4)], Duration::ZERO));
+        let second = Duration::from_secs(2);
+        let rules = Meddling {
+            bench: &bench,
+            spans: (0..meanwhile).map(|number| raw(10 + number)).collect::<Vec<_>>().into(),
+            now: Duration::from_millis(1),
+            sum: std::cell::RefCell::default(),
+        };
+        let effects = bench.aggregator.sweep(Arrival::since_origin(second), 1024, &rules).0;
+        sum.take(effects);
+        assert!(rules.spans.take().is_empty(), "all have come");
+        sum.add(rules.sum.take());
+        let population = bench.aggregator.population();
+        assert_eq!((population.open, population.stubs, population.events), (1, 1, 4 + meanwhile));
+        sum.take(bench.sweep(Duration::from_secs(61)));
+        bench.sweep(Duration::from_secs(10_000));
+        bench.assert_empty(&sum, 4 + meanwhile);
+    }
+}

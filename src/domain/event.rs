@@ -183,6 +183,7 @@ impl Facts {
         Arc::new(Facts { held, ..self })
     }
 
+    /// With all its texts, though others may share them: rather too much than too little.
     fn bytes(&self) -> usize {
         const COUNTS: usize = 16;
         let matches = |matches: &Matches| footprint::array::<(FlowId, FlowId)>(matches.also.len());

@@ -68,8 +68,8 @@ pub struct Instance {
     overdue: bool,
     /// Whether anything new has come since [`Self::take_news`].
     has_news: bool,
-    /// Whether its [`Likeness`] is still like it.
-    is_as_copied: bool,
+    /// How often anything has changed that it is judged by.
+    changes: u16,
     /// What it took in memory when that was reckoned last.
     weight: u32,
     /// How many events are counted as its own. The aggregator's business, as what follows; kept here to have it in one place.
@@ -249,7 +249,7 @@ impl Instance {
             },
             overdue: false,
             has_news: false,
-            is_as_copied: false,
+            changes: 0,
             weight: 0,
             counted_events: 0,
             counted_as_stub: false,
@@ -354,7 +354,7 @@ impl Instance {
 
     /// Takes an event in.
     pub fn record(&mut self, event: Event, now: Arrival, rules: &impl Rules) -> Recorded {
-        self.is_as_copied = false;
+        self.changes = self.changes.wrapping_add(1);
         if let Some(joints) = &mut self.joints {
             joints.changed();
         }
@@ -564,7 +564,7 @@ impl Instance {
         let stub = Stub::of(&flow, events.clone(), links);
         self.flow = flow;
         self.body = Body::Stub(Box::new(stub));
-        self.is_as_copied = false;
+        self.changes = self.changes.wrapping_add(1);
         self.forget_places();
     }
 

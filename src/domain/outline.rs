@@ -51,7 +51,8 @@ pub struct Node {
 pub struct Outline {
     nodes: Vec<Node>,
     /// Where each identity is; only for outlines too large to search one by one.
-    index: Option<HashMap<Identity, usize>>,
+    #[expect(clippy::box_collection, reason = "most have none, and are kept by the million")]
+    index: Option<Box<HashMap<Identity, usize>>>,
     has_root: bool,
     stages: Vec<Arc<str>>,
     /// Sorted.
@@ -149,7 +150,10 @@ impl Outline {
     /// What it takes in memory beside itself, in bytes.
     pub fn bytes(&self) -> usize {
         footprint::array::<Node>(self.nodes.capacity())
-            + self.index.as_ref().map_or(0, |index| footprint::table::<Identity, usize>(index.capacity()))
+            + self.index.as_ref().map_or(0, |index| {
+                footprint::array::<HashMap<Identity, usize>>(1)
+                    + footprint::table::<Identity, usize>(index.capacity())
+            })
             + footprint::array::<Arc<str>>(self.stages.capacity())
             + footprint::array::<Handover>(self.handovers.capacity())
     }
@@ -168,6 +172,12 @@ impl Outline {
             outline.push(flow, event);
         }
         outline
+    }
+
+    /// Gives back the room that it does not need, to be kept for long.
+    pub fn shrink_to_fit(&mut self) {
+        self.nodes.shrink_to_fit();
+        self.stages.shrink_to_fit();
     }
 
     /// The same with links between the traces.
@@ -228,7 +238,7 @@ impl Outline {
         }
         let nodes = &self.nodes;
         let index = self.index.get_or_insert_with(|| {
-            nodes.iter().enumerate().map(|(place, node)| (node.identity(), place)).collect()
+            Box::new(nodes.iter().enumerate().map(|(place, node)| (node.identity(), place)).collect())
         });
         index.get(&identity).copied()
     }

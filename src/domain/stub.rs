@@ -125,6 +125,7 @@ impl Stub {
         let mut stub = Stub::exact(flow, events, links.map(Handover::from_elsewhere).collect());
         stub.exact = false;
         stub.events = Vec::new();
+        stub.outline.shrink_to_fit();
         stub.coarsened += stub.summary.coarsen();
         stub
     }

@@ -40,8 +40,8 @@ pub struct SpanRules {
     truncated: AtomicU64,
 }
 
-/// Names, stages and label values that have been read lately, so that equal ones are one: whoever compares them need not look
-/// at them, and they take their room once.
+/// Names, stages and label values that have been read lately, so that equal ones are nearly always one: whoever compares them
+/// need not look at them, and they take their room once.
 type Texts = HashSet<Arc<str>, foldhash::quality::RandomState>;
 
 /// How many of them are kept at most. When there are as many, those go that nobody else has, and all if that is not enough.

@@ -425,7 +425,7 @@ const LATELY: usize = 32;
 /// have the same.
 fn place_of(values: &Copied, is_root: bool) -> usize {
     let hash = foldhash::fast::FixedState::default().hash_one(&*values.0) as usize;
-    (hash + usize::from(is_root)) % LATELY
+    hash.wrapping_add(usize::from(is_root)) % LATELY
 }
 
 /// The longest value of a business key, as for the `id` of a push. Longer ones are not cut, for that would join what

@@ -141,6 +141,7 @@ impl Deref for Counts {
     type Target = [u64];
 
     fn deref(&self) -> &[u64] {
+        debug_assert!(self.among.get().is_some(), "counts are seen before all are there");
         let all = self.among.get().map_or(&[][..], Vec::as_slice);
         all.get(self.first..self.first + self.length).unwrap_or_default()
     }

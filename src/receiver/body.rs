@@ -121,7 +121,7 @@ impl Content {
 }
 
 /// How long a body that has been announced is believed to be before it is there.
-const BELIEVED_BYTES: usize = 1024 * 1024;
+const BELIEVED_BYTES: usize = KEPT_BYTES;
 
 /// How long a body of gRPC is, by the header of the frame at its beginning.
 fn framed_length(begin: &[u8]) -> Option<usize> {
@@ -269,6 +269,8 @@ pub fn most_room(request_bytes: usize) -> usize {
     request_bytes.saturating_mul(2).saturating_add(FRAME_HEADER + (1 << ZSTD_WINDOW_LOG))
 }
 
+/// Less than this is copied out of the buffer in which it was inflated.
+const COPIED_BYTES: usize = 64 * 1024;
 /// How much is inflated before there must be room for more.
 const INFLATE_STEP: usize = 256 * 1024;
 
@@ -295,8 +297,9 @@ fn read_limited(
         }
         if more < INFLATE_STEP {
             // Copied if there is much more room than it takes: others are to have that.
-            let is_roomy = inflated.capacity() > KEPT_BYTES && inflated.len() < inflated.capacity() / 2;
-            return Ok(if is_roomy { Bytes::copy_from_slice(&inflated) } else { inflated.freeze() });
+            let is_costly = inflated.capacity() > KEPT_BYTES || inflated.len() < COPIED_BYTES;
+            let is_copied = is_costly && inflated.len() < inflated.capacity() / 2;
+            return Ok(if is_copied { Bytes::copy_from_slice(&inflated) } else { inflated.freeze() });
         }
     }
 }

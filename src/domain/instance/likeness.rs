@@ -22,26 +22,28 @@ pub struct Likeness {
     flow: Arc<Flow>,
     body: Body,
     clocks: Clocks,
+    changes: u16,
 }
 
 impl Instance {
     /// What it may be judged by while it is not locked, if it is large. One that belongs with others is judged with them.
-    pub fn likeness(&mut self) -> Option<Likeness> {
+    pub fn likeness(&self) -> Option<Likeness> {
         if self.len() < LARGE || self.joints.is_some() {
             return None;
         }
-        self.is_as_copied = true;
-        Some(Likeness { flow: Arc::clone(&self.flow), body: self.body.clone(), clocks: self.clocks() })
+        let (flow, body) = (Arc::clone(&self.flow), self.body.clone());
+        Some(Likeness { flow, body, clocks: self.clocks(), changes: self.changes })
     }
 
-    /// Whether nothing has come since its likeness was taken.
-    pub fn is_as_copied(&self) -> bool {
-        self.is_as_copied && self.joints.is_none()
+    /// Whether nothing has come since this likeness of it was taken.
+    pub fn is_like(&self, likeness: &Likeness) -> bool {
+        self.changes == likeness.changes && self.clocks() == likeness.clocks && self.joints.is_none()
     }
 
     /// Takes over what its likeness has become, which takes over what it was.
     pub fn become_like(&mut self, likeness: &mut Likeness) {
         std::mem::swap(&mut self.body, &mut likeness.body);
+        self.changes = self.changes.wrapping_add(1);
         self.forget_places();
     }
 }
@@ -65,5 +67,58 @@ impl Likeness {
         let stub = Stub::of(&self.flow, std::mem::take(events), std::iter::empty());
         self.body = Body::Stub(Box::new(stub));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::catalog::{Catalog, Limits};
+    use crate::domain::event::{Event, Facts, Flags, Kind};
+    use crate::domain::ids::{SpanId, TraceId};
+    use crate::domain::time::EventTime;
+
+    fn event(span: u64) -> Event {
+        let facts = Facts {
+            service: Arc::from("orders"),
+            origin: 0,
+            name: Arc::from(""),
+            threshold: 0,
+            matches: Default::default(),
+            matched_before: Box::default(),
+            views: Box::default(),
+            push: None,
+            held: Default::default(),
+        };
+        Event {
+            end: EventTime::from_unix_nanoseconds(2),
+            start: EventTime::from_unix_nanoseconds(1),
+            span: SpanId(span),
+            parent: SpanId::NONE,
+            kind: Kind::Server,
+            flags: Flags::default(),
+            facts: Arc::new(facts),
+            member: 0,
+        }
+    }
+
+    #[test]
+    fn an_instance_is_like_a_copy_of_it_until_something_comes() {
+        let timers = crate::mapping::flows::Defaults::default().timers();
+        let limits = Limits { pushed_flows: 0, events_per_instance: 100 };
+        let rules = Catalog::new(Vec::new(), timers, false, limits);
+        let mut instance = Instance::new(&Key::Trace(TraceId([1; 16])), Arrival::ORIGIN, &rules);
+        assert!(instance.likeness().is_none(), "it is small");
+        (1..=4).for_each(|span| _ = instance.record(event(span), Arrival::ORIGIN, &rules));
+        let first = instance.likeness().expect("it is large for a test");
+        assert!(instance.is_like(&first));
+        // At the same moment, and then it is copied once more.
+        instance.record(event(5), Arrival::ORIGIN, &rules);
+        let mut second = instance.likeness().expect("it has become larger");
+        assert!(!instance.is_like(&first) && instance.is_like(&second));
+        assert!(second.fold());
+        instance.become_like(&mut second);
+        assert!(instance.is_stub() && !instance.is_like(&first));
+        assert_eq!(instance.events(), 5);
     }
 }

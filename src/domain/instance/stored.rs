@@ -120,7 +120,7 @@ impl Instance {
             lens: Option::read(from)?.unwrap_or(FlowId::NONE),
             overdue: Stored::read(from)?,
             has_news: Stored::read(from)?,
-            is_as_copied: false,
+            changes: 0,
             weight: 0,
             due: Stored::read(from)?,
             planned: Stored::read(from)?,

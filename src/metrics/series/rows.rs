@@ -79,7 +79,7 @@ impl<C: Copy + Ord, V> SeriesMap<C, V> {
 impl<'r, C: Copy + Ord, T> Reading<'r, C, T> {
     /// Nothing has been read yet.
     pub(in crate::metrics) fn new(known: &'r mut Rows<C>) -> Self {
-        // With room for the next piece, so that none is made under the lock.
+        // With room for the next piece, so that the list does not grow under the lock.
         let values = Vec::with_capacity(known.rows.len() + PIECE);
         Reading { known, values, new: Vec::new(), counts: SideBySide::default() }
     }

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// How many buffers are kept while no request needs them, and how large each of them may be: 8 MiB at most.
+/// How many buffers are kept while no request needs them.
 const KEPT: usize = 8;
+/// How large a buffer may be to be kept.
 pub(in crate::receiver) const KEPT_BYTES: usize = 1024 * 1024;
 
 /// The buffers that no request needs at the moment.
