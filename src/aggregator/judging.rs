@@ -49,7 +49,7 @@ impl Aggregator {
             let folds = self.folds(instance);
             // Where all is done in one order, there is nobody who could wait for the lock.
             let is_apart = looks_apart < LOOKS_APART && !self.is_repeated;
-            let Some(likeness) = instance.likeness().filter(|_| is_apart) else {
+            let Some(likeness) = is_apart.then(|| instance.likeness()).flatten() else {
                 let (verdict, look) = instance.judge(&key, now);
                 let folds = folds && matches!(verdict, Verdict::Wait { fold: true, .. });
                 if folds && may_fold(instance.flow(), rules) {
