@@ -191,6 +191,12 @@ impl Body {
             Body::Stub(stub) => stub.outline.seen(flow).1,
         }
     }
+
+    /// Whether it is over at `now`. `look` is what was seen of it, if it was looked at.
+    fn verdict(&self, flow: &Flow, look: Option<&Look>, key: &Key, clocks: &Clocks, now: Arrival) -> Verdict {
+        let progress = look.map_or_else(|| self.progress(flow), |look| look.progress);
+        completion::decide(flow, key, &progress, clocks, now)
+    }
 }
 
 /// Puts the events in order and looks at them, if they are there.
@@ -498,8 +504,7 @@ impl Instance {
     /// come since.
     pub fn judge(&mut self, key: &Key, now: Arrival) -> (Verdict, Option<Look>) {
         let look = self.look();
-        let progress = look.as_ref().map_or_else(|| self.progress(), |look| look.progress);
-        (completion::decide(&self.flow, key, &progress, &self.clocks(), now), look)
+        (self.body.verdict(&self.flow, look.as_ref(), key, &self.clocks(), now), look)
     }
 
     /// Puts its events in order and looks at them. Not with joints: a [`Division`] knows the events by their places.

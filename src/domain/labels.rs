@@ -97,11 +97,11 @@ impl Candidates {
     pub fn join(&mut self, flow: &Flow, event: &Event, view: &View) {
         match &flow.labels {
             Labels::Declared(rules) => {
-                if self.0.is_empty() {
-                    self.0.reserve_exact(rules.len());
-                }
                 for (rule, value) in rules.iter().zip(&view.labels) {
                     if let Some(value) = value {
+                        if self.0.is_empty() {
+                            self.0.reserve_exact(rules.len());
+                        }
                         self.offer(&rule.name, value, event, rule.pick);
                     }
                 }

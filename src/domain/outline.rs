@@ -855,27 +855,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::event::Facts;
 
     fn node((member, span, kind, origin): (u16, u64, u8, u32)) -> Node {
         let kinds = [Kind::Internal, Kind::Server, Kind::Client, Kind::Producer, Kind::Consumer];
         let kind = kinds[usize::from(kind)];
-        let time = EventTime::from_unix_nanoseconds;
-        let facts = Facts {
-            service: Arc::from(""),
-            origin,
-            name: Arc::from(""),
-            threshold: 0,
-            matches: Default::default(),
-            matched_before: Box::default(),
-            views: Box::default(),
-            push: None,
-            held: Default::default(),
-        };
+        let [start, end] = [1, 2].map(EventTime::from_unix_nanoseconds);
         let (span, parent, flags) = (SpanId(span), SpanId::NONE, Flags::default());
-        let event =
-            Event { end: time(2), start: time(1), span, parent, kind, flags, facts: Arc::new(facts), member };
-        let (start, end) = (event.start, event.end);
         Node { span, parent, start, end, origin, member, stage: 0, kind, flags, counts: true }
     }
 

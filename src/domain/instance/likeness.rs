@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Body, Instance, Look, look};
-use crate::domain::completion::{self, Clocks, Verdict};
+use crate::domain::completion::{Clocks, Verdict};
 use crate::domain::flow::Flow;
 use crate::domain::ids::Key;
 use crate::domain::stub::Stub;
@@ -52,8 +52,7 @@ impl Likeness {
     /// As [`Instance::judge`].
     pub fn judge(&mut self, key: &Key, now: Arrival) -> (Verdict, Option<Look>) {
         let look = look(&self.flow, &mut self.body);
-        let progress = look.as_ref().map_or_else(|| self.body.progress(&self.flow), |look| look.progress);
-        (completion::decide(&self.flow, key, &progress, &self.clocks, now), look)
+        (self.body.verdict(&self.flow, look.as_ref(), key, &self.clocks, now), look)
     }
 
     /// The flow of the instance.
