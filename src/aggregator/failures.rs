@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Aggregator, Effects, lock};
+use super::effects::Round;
+use super::{Aggregator, lock};
 use crate::domain::ids::Key;
 use crate::domain::instance::Rules;
 use crate::domain::result::Finished;
-use crate::domain::time::Arrival;
 
 /// Does something for one instance; nothing comes of it if it panics. Guards are given back then, and what is behind them
 /// is of use: an instance that panicked is given up.
@@ -19,33 +19,19 @@ pub(super) fn attempt<T>(work: impl FnOnce() -> T) -> Option<T> {
 }
 
 impl Aggregator {
-    /// Gives up instances of whose events none is under way.
-    pub(super) fn give_up_all(&self, keys: &[Key], now: Arrival, rules: &impl Rules, effects: &mut Effects) {
-        for key in keys {
-            self.give_up(key, 0, now, rules, effects);
-        }
-    }
-
     /// Ends an instance that panicked, if it is still there, with all that were counted as its events and `more` that have
     /// not been counted anywhere.
-    pub(super) fn give_up(
-        &self,
-        key: &Key,
-        more: u64,
-        now: Arrival,
-        rules: &impl Rules,
-        effects: &mut Effects,
-    ) {
-        effects.panics += 1;
+    pub(super) fn give_up(&self, key: &Key, more: u64, round: &mut Round<'_, impl Rules>) {
+        round.effects.panics += 1;
         let taken = self.slots.get_mut(key).and_then(|mut slot| {
-            let instance = slot.take_out(now)?;
+            let instance = slot.take_out(round.now)?;
             Some((instance, slot.expires()?))
         });
         let Some((instance, expires)) = taken else {
-            effects.unmatched += more;
+            round.effects.unmatched += more;
             return;
         };
-        self.no_longer_open(&instance, effects);
+        self.no_longer_open(&instance, &mut round.effects);
         let mut claims = lock(&self.claims);
         claims.forget(key);
         self.claimants.store(claims.len(), Relaxed);
@@ -54,6 +40,6 @@ impl Aggregator {
         self.timers(self.hash(key)).tombstones.add(expires, key.clone());
         let events = u64::from(instance.counted_events) + more;
         let flow = Arc::clone(instance.flow());
-        effects.finished.push(Finished::given_up(flow, key.clone(), events, now, rules));
+        round.effects.finished.push(Finished::given_up(flow, key.clone(), events, round.now, round.rules));
     }
 }

@@ -8,13 +8,15 @@
 //! looked at for the sake of all of these only if something came to it since; else each group has its own time.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::claims::Claims;
+use super::effects::{Effects, Late, Round};
 use super::failures::attempt;
-use super::{Aggregator, Effects, Late, Slot, late, lock};
+use super::tombstones::late;
+use super::{Aggregator, Slot, lock};
 use crate::domain::completion::Verdict;
 use crate::domain::event::{Event, Flags};
 use crate::domain::flow::Flow;
@@ -30,12 +32,10 @@ use crate::domain::tombstone::{Lateness, Tombstone};
 const ALMOST_KNOWN: Duration = Duration::from_millis(100);
 
 /// A look at instances that are joined.
-pub(super) struct Joined<'a, R> {
-    pub(super) aggregator: &'a Aggregator,
-    pub(super) claims: &'a mut Claims,
-    pub(super) rules: &'a R,
-    pub(super) now: Arrival,
-    pub(super) effects: &'a mut Effects,
+struct Joined<'a, 'r, R> {
+    aggregator: &'a Aggregator,
+    claims: &'a mut Claims,
+    round: &'a mut Round<'r, R>,
     /// Instances to look at once more, for one that they were part of has ended.
     again: BTreeSet<Key>,
     /// Instances that panicked, to be given up when the lock on the claims is free.
@@ -83,27 +83,15 @@ impl Aggregator {
     }
 
     /// Looks at an instance that may be joined with others. Returns whether that was so; if not, nothing has happened.
-    pub(super) fn judge_joined(
-        &self,
-        key: &Key,
-        now: Arrival,
-        rules: &impl Rules,
-        effects: &mut Effects,
-    ) -> bool {
+    pub(super) fn judge_joined(&self, key: &Key, round: &mut Round<'_, impl Rules>) -> bool {
         if self.claimants.load(Relaxed) == 0 {
             return false;
         }
-        let mut claims = lock(&self.claims);
+        let claims = lock(&self.claims);
         if !claims.concern(key) {
             return false;
         }
-        let mut joined = Joined::new(self, &mut claims, rules, now, effects);
-        joined.attempt(key, |joined| joined.judge(key));
-        joined.judge_again();
-        let failed = std::mem::take(&mut joined.failed);
-        self.claimants.store(claims.len(), Relaxed);
-        drop(claims);
-        self.give_up_all(&failed, now, rules, effects);
+        self.look_at_joined(claims, round, |joined| joined.attempt(key, |joined| joined.judge(key)));
         true
     }
 
@@ -116,8 +104,8 @@ impl Aggregator {
     /// or no flow takes it.
     pub fn forecast(&self, key: &Key, now: Arrival, rules: &impl Rules) -> Option<Forecast> {
         let mut claims = lock(&self.claims);
-        let mut effects = Effects::default();
-        let mut joined = Joined::new(self, &mut claims, rules, now, &mut effects);
+        let mut round = Round::new(now, rules);
+        let mut joined = Joined::new(self, &mut claims, &mut round);
         let (group, flow) = joined.group(key);
         let exists = !group.members.is_empty() || !group.parts.is_empty();
         let gathering = joined.gather(&group, flow);
@@ -125,42 +113,43 @@ impl Aggregator {
     }
 
     /// Ends those of the instances `open` that are joined with others, together with these.
-    pub(super) fn close_joined(
+    pub(super) fn close_joined(&self, open: &[Key], otherwise: Reason, round: &mut Round<'_, impl Rules>) {
+        let claims = lock(&self.claims);
+        let mut concerned: Vec<Key> = open.iter().filter(|key| claims.concern(key)).cloned().collect();
+        self.look_at_joined(claims, round, |joined| {
+            // Batches and divided traces go last: they are parts of others.
+            let is_shared =
+                |key: &Key| joined.claim(key).is_some_and(|claim| claim.is_batch() || claim.is_split());
+            concerned.sort_by_cached_key(|key| (is_shared(key), key.clone()));
+            for key in concerned {
+                joined.attempt(&key, |joined| joined.end_early(&key, otherwise));
+            }
+        });
+    }
+
+    /// Looks at instances that are joined, and then at those that waited for what has ended thereby.
+    fn look_at_joined<'r, R: Rules>(
         &self,
-        open: &[Key],
-        otherwise: Reason,
-        now: Arrival,
-        rules: &impl Rules,
-        effects: &mut Effects,
+        mut claims: MutexGuard<'_, Claims>,
+        round: &mut Round<'r, R>,
+        look: impl FnOnce(&mut Joined<'_, 'r, R>),
     ) {
-        let mut claims = lock(&self.claims);
-        let mut joined = Joined::new(self, &mut claims, rules, now, effects);
-        let mut concerned: Vec<Key> = open.iter().filter(|key| joined.claims.concern(key)).cloned().collect();
-        // Batches and divided traces go last: they are parts of others.
-        let is_shared = |joined: &Joined<'_, _>, key: &Key| {
-            joined.claim(key).is_some_and(|claim| claim.is_batch() || claim.is_split())
-        };
-        concerned.sort_by_cached_key(|key| (is_shared(&joined, key), key.clone()));
-        for key in concerned {
-            joined.attempt(&key, |joined| joined.end_early(&key, otherwise));
-        }
+        let mut joined = Joined::new(self, &mut claims, round);
+        look(&mut joined);
         joined.judge_again();
-        let failed = std::mem::take(&mut joined.failed);
+        let failed = joined.failed;
         self.claimants.store(claims.len(), Relaxed);
         drop(claims);
-        self.give_up_all(&failed, now, rules, effects);
+        for key in &failed {
+            // Of their events none is under way.
+            self.give_up(key, 0, round);
+        }
     }
 }
 
-impl<'a, R: Rules> Joined<'a, R> {
-    fn new(
-        aggregator: &'a Aggregator,
-        claims: &'a mut Claims,
-        rules: &'a R,
-        now: Arrival,
-        effects: &'a mut Effects,
-    ) -> Self {
-        Joined { aggregator, claims, rules, now, effects, again: BTreeSet::new(), failed: Vec::new() }
+impl<'a, 'r, R: Rules> Joined<'a, 'r, R> {
+    fn new(aggregator: &'a Aggregator, claims: &'a mut Claims, round: &'a mut Round<'r, R>) -> Self {
+        Joined { aggregator, claims, round, again: BTreeSet::new(), failed: Vec::new() }
     }
 
     /// Does something for the sake of one instance, which is to be given up if that panics.
@@ -171,7 +160,7 @@ impl<'a, R: Rules> Joined<'a, R> {
     }
 
     fn traces(&self) -> (&Aggregator, &Claims, Arrival) {
-        (self.aggregator, self.claims, self.now)
+        (self.aggregator, self.claims, self.round.now)
     }
 
     fn standing(&self, key: &Key) -> Standing {
@@ -190,14 +179,14 @@ impl<'a, R: Rules> Joined<'a, R> {
     fn group(&mut self, key: &Key) -> (Group, Arc<Flow>) {
         let group = group_of(key, &self.traces(), self.aggregator.limits.traces_per_instance);
         let flow = self.flow_of(&group);
-        self.effects.joints_over_limit += u64::from(group.is_cut);
+        self.round.effects.joints_over_limit += u64::from(group.is_cut);
         (group, flow)
     }
 
     fn flow_of(&self, group: &Group) -> Arc<Flow> {
         let all = group.members.iter().chain(&group.parts).chain(&group.tails);
         let seen = all.filter_map(|key| self.with(key, |instance| instance.seen_as()));
-        flow_of(seen).unwrap_or_else(|| Arc::clone(self.rules.unmatched()))
+        flow_of(seen).unwrap_or_else(|| Arc::clone(self.round.rules.unmatched()))
     }
 
     /// Reads an open instance.
@@ -210,7 +199,7 @@ impl<'a, R: Rules> Joined<'a, R> {
 
     /// Decides about an instance whose time may have come.
     fn judge(&mut self, key: &Key) {
-        let now = self.now;
+        let now = self.round.now;
         let seen = self.with(key, |instance| {
             let wakes = instance.wake <= now;
             let overdue = wakes && instance.note_overdue(now);
@@ -218,7 +207,7 @@ impl<'a, R: Rules> Joined<'a, R> {
         });
         let Some((true, due, overdue)) = seen else { return };
         if let Some(flow) = overdue {
-            self.effects.overdue_change.add(flow, 1);
+            self.round.effects.overdue_change.add(flow, 1);
         }
         if due > now {
             return self.aggregator.wait(key, due, now);
@@ -237,7 +226,7 @@ impl<'a, R: Rules> Joined<'a, R> {
         }
         match self.judge_group(&group, flow) {
             // Also if its group has no room for it.
-            Some(until) => self.aggregator.wait(key, until, self.now),
+            Some(until) => self.aggregator.wait(key, until, self.round.now),
             // That group ended without it; what is left of it is another one.
             None if self.is_open(key) => _ = self.again.insert(key.clone()),
             None => {}
@@ -249,7 +238,7 @@ impl<'a, R: Rules> Joined<'a, R> {
         while let Some(key) = self.again.pop_first() {
             self.attempt(&key, |joined| {
                 if joined.is_released(&key) {
-                    let now = joined.now;
+                    let now = joined.round.now;
                     joined.with(&key, |instance| instance.hasten(now));
                     joined.judge(&key);
                 }
@@ -309,7 +298,7 @@ impl<'a, R: Rules> Joined<'a, R> {
     fn judge_group(&mut self, group: &Group, flow: Arc<Flow>) -> Option<Arrival> {
         let until = self.decide(group, flow)?;
         for member in &group.members {
-            self.aggregator.wait(member, until, self.now);
+            self.aggregator.wait(member, until, self.round.now);
         }
         Some(until)
     }
@@ -319,12 +308,12 @@ impl<'a, R: Rules> Joined<'a, R> {
         if is_batch && !self.heads(group).is_empty() {
             let began = group.members.iter().filter_map(|key| self.with(key, |open| open.clocks().first));
             let age_limit = began.min().map(|first| first.plus(flow.timers.max_age));
-            if let Some(age_limit) = age_limit.filter(|limit| self.now < *limit) {
+            if let Some(age_limit) = age_limit.filter(|limit| self.round.now < *limit) {
                 return Some(age_limit);
             }
         }
         let gathering = self.gather(group, flow);
-        match gathering.judge(self.now) {
+        match gathering.judge(self.round.now) {
             Verdict::Close(reason) => {
                 self.finish(group, gathering, reason);
                 None
@@ -347,22 +336,22 @@ impl<'a, R: Rules> Joined<'a, R> {
         for group in groups_of(self.awaited(key, claim), &self.traces(), limit) {
             if !group.parts.contains(key) {
                 // The value has just come, and it is not known yet that this trace carries it.
-                next = next.max(Some(self.now.plus(ALMOST_KNOWN)));
+                next = next.max(Some(self.round.now.plus(ALMOST_KNOWN)));
                 continue;
             }
             let due = group.members.iter().filter_map(|member| self.with(member, |open| open.due)).min();
-            if let Some(due) = due.filter(|due| !has_news && *due > self.now) {
+            if let Some(due) = due.filter(|due| !has_news && *due > self.round.now) {
                 // Its own traces look after it.
                 last = last.max(Some(due));
                 continue;
             }
-            self.effects.joints_over_limit += u64::from(group.is_cut);
+            self.round.effects.joints_over_limit += u64::from(group.is_cut);
             let flow = self.flow_of(&group);
             self.take_news(&group.members);
             next = [next, self.judge_group(&group, flow)].into_iter().flatten().min();
         }
         match next.or(last) {
-            Some(until) => self.aggregator.wait(key, until, self.now),
+            Some(until) => self.aggregator.wait(key, until, self.round.now),
             None => self.end_divided(key),
         }
     }
@@ -389,7 +378,7 @@ impl<'a, R: Rules> Joined<'a, R> {
     }
 
     fn fold(&mut self, group: &Group, flow: &Arc<Flow>) {
-        if !crate::domain::instance::may_fold(flow, self.rules) {
+        if !crate::domain::instance::may_fold(flow, self.round.rules) {
             return;
         }
         for key in &group.members {
@@ -402,11 +391,11 @@ impl<'a, R: Rules> Joined<'a, R> {
                 (!was_stub).then(|| (before, was_overdue, self.aggregator.fold(instance, Arc::clone(flow))))
             });
             let Some((before, was_overdue, heavier)) = folded.flatten() else { continue };
-            self.effects.bytes_change += heavier;
+            self.round.effects.bytes_change += heavier;
             if before != flow.id {
-                self.effects.open_change.shift(before, flow.id);
+                self.round.effects.open_change.shift(before, flow.id);
                 if was_overdue {
-                    self.effects.overdue_change.shift(before, flow.id);
+                    self.round.effects.overdue_change.shift(before, flow.id);
                 }
             }
         }
@@ -414,11 +403,11 @@ impl<'a, R: Rules> Joined<'a, R> {
 
     /// Ends a group: its members leave the map together, and become one result.
     fn finish(&mut self, group: &Group, gathering: Gathering, reason: Reason) {
-        let unmatched = Arc::clone(self.rules.unmatched());
+        let unmatched = Arc::clone(self.round.rules.unmatched());
         let flow = Arc::clone(gathering.flow());
         drop(gathering);
         let due = group.members.iter().chain(&group.parts).filter_map(|key| self.with(key, |open| open.due));
-        let due = due.filter(|due| *due <= self.now).max().unwrap_or(self.now);
+        let due = due.filter(|due| *due <= self.round.now).max().unwrap_or(self.round.now);
         // Their events may be more by now than those that were judged.
         let members: Vec<(Key, Instance)> =
             group.members.iter().filter_map(|key| Some((key.clone(), self.take_out(key)?))).collect();
@@ -426,30 +415,30 @@ impl<'a, R: Rules> Joined<'a, R> {
         let head = members.iter().find(|(key, _)| *key == group.key && key.trace().is_some());
         let observed = head.and_then(|(_, instance)| instance.observed_flow());
         match members.len() {
-            0 => self.effects.opened += 1,
-            several => self.effects.merged += several as u64 - 1,
+            0 => self.round.effects.opened += 1,
+            several => self.round.effects.merged += several as u64 - 1,
         }
         let role = if observed.is_some() { EndingAs::Tail } else { EndingAs::Itself };
-        let end = End { reason, now: self.now, loss: self.aggregator.last_loss(), due };
+        let end = End { reason, now: self.round.now, loss: self.aggregator.last_loss(), due };
         let closed = attempt(|| {
-            let flow = observed.map_or_else(|| Arc::clone(&flow), |flow| self.rules.flow(flow));
-            self.gather_taken(group, &members, flow, role).close(end, role, self.rules)
+            let flow = observed.map_or_else(|| Arc::clone(&flow), |flow| self.round.rules.flow(flow));
+            self.gather_taken(group, &members, flow, role).close(end, role, self.round.rules)
         });
         let (finished, extent) = closed.unwrap_or_else(|| {
-            self.effects.panics += 1;
+            self.round.effects.panics += 1;
             let events = members.iter().map(|(_, instance)| u64::from(instance.counted_events)).sum();
-            (Finished::given_up(flow, group.key.clone(), events, self.now, self.rules), None)
+            (Finished::given_up(flow, group.key.clone(), events, self.round.now, self.round.rules), None)
         });
         let flow = match &finished {
             Finished::Closed(closed) => Some(Arc::clone(&closed.flow)),
             Finished::Unmatched { .. } | Finished::Divided { .. } => None,
         };
-        self.effects.finished.push(finished);
+        self.round.effects.finished.push(finished);
         let grave = |lifetime| Tombstone {
             flow: flow.as_ref().map(|flow| flow.id),
-            closed: self.now,
+            closed: self.round.now,
             lifetime,
-            expires: self.now.plus(lifetime),
+            expires: self.round.now.plus(lifetime),
             extent,
             remember: true,
         };
@@ -503,8 +492,8 @@ impl<'a, R: Rules> Joined<'a, R> {
 
     /// Takes an open instance out of the map, with all that is counted of open ones.
     fn take_out(&mut self, key: &Key) -> Option<Instance> {
-        let instance = *self.aggregator.slots.get_mut(key)?.take_out(self.now)?;
-        self.aggregator.no_longer_open(&instance, self.effects);
+        let instance = *self.aggregator.slots.get_mut(key)?.take_out(self.round.now)?;
+        self.aggregator.no_longer_open(&instance, &mut self.round.effects);
         // Whoever waits for it, such as a batch for its heads, need not any longer.
         self.again.extend(self.claims.of(key).iter().cloned());
         self.claims.forget(key);
@@ -516,33 +505,33 @@ impl<'a, R: Rules> Joined<'a, R> {
     fn end_divided(&mut self, key: &Key) {
         let Some(instance) = self.take_out(key) else { return };
         let flow = instance.observed_flow();
-        self.aggregator.put_tombstone(key, Tombstone { flow, ..instance.grave(self.now) });
+        self.aggregator.put_tombstone(key, Tombstone { flow, ..instance.grave(self.round.now) });
         let (finished, late) = attempt(|| end_divided(&instance)).unwrap_or_else(|| {
-            self.effects.panics += 1;
+            self.round.effects.panics += 1;
             let events = u64::from(instance.counted_events);
             (Finished::Divided { events, unmatched: 0, ignored: 0, skewed: 0 }, Vec::new())
         });
         for (home, event) in late {
             self.late(&home, std::iter::once(event));
         }
-        self.effects.merged += 1;
-        self.effects.finished.push(finished);
+        self.round.effects.merged += 1;
+        self.round.effects.finished.push(finished);
     }
 
     /// Ends traces that belong to an instance that is over.
     fn end_late(&mut self, group: &Group) {
         for key in &group.members {
             let Some(instance) = self.take_out(key) else { continue };
-            let flow = self.aggregator.buried_flow(&group.key, self.now);
-            self.aggregator.put_tombstone(key, Tombstone { flow, ..instance.grave(self.now) });
-            self.effects.merged += 1;
+            let flow = self.aggregator.buried_flow(&group.key, self.round.now);
+            self.aggregator.put_tombstone(key, Tombstone { flow, ..instance.grave(self.round.now) });
+            self.round.effects.merged += 1;
             let folded = if instance.is_stub() { instance.events() } else { 0 };
             self.late(&group.key, instance.into_events().into_iter());
             match flow {
-                None => self.effects.unmatched += folded,
+                None => self.round.effects.unmatched += folded,
                 Some(flow) => {
                     let unknown = Late { flow, stage: Arc::from(""), lateness: None };
-                    self.effects.late.extend((0..folded).map(|_| unknown.clone()));
+                    self.round.effects.late.extend((0..folded).map(|_| unknown.clone()));
                 }
             }
         }
@@ -551,25 +540,25 @@ impl<'a, R: Rules> Joined<'a, R> {
     /// Counts events that came too late for the instance found by `home`.
     fn late(&mut self, home: &Key, events: impl Iterator<Item = Event>) {
         let events = events.filter(|event| !event.flags.has(Flags::COPY));
-        let Some(flow) = self.aggregator.buried_flow(home, self.now) else {
+        let Some(flow) = self.aggregator.buried_flow(home, self.round.now) else {
             // No flow took what they belong to.
-            self.effects.unmatched += events.count() as u64;
+            self.round.effects.unmatched += events.count() as u64;
             return;
         };
         for event in events {
             let lateness = attempt(|| self.meet(home, flow, &event)).unwrap_or_else(|| {
-                self.effects.panics += 1;
+                self.round.effects.panics += 1;
                 None
             });
-            self.effects.late.push(late(flow, &event, lateness));
+            self.round.effects.late.push(late(flow, &event, lateness));
         }
     }
 
     /// How late an event is for the instance found by `home`, if that is known in detail.
     fn meet(&self, home: &Key, flow: FlowId, event: &Event) -> Option<Lateness> {
-        let rules = self.rules.flow(flow);
+        let rules = self.round.rules.flow(flow);
         match self.aggregator.slots.get_mut(home).as_deref_mut() {
-            Some(Slot::Closed(tombstone)) => Some(tombstone.meet(&rules, event, self.now)),
+            Some(Slot::Closed(tombstone)) => Some(tombstone.meet(&rules, event, self.round.now)),
             _ => None,
         }
     }
@@ -594,8 +583,8 @@ impl<'a, R: Rules> Joined<'a, R> {
 
     fn end_group_early(&mut self, group: &Group, flow: Arc<Flow>, otherwise: Reason) {
         let gathering = self.gather(group, flow);
-        let reason = gathering.ended(self.now).unwrap_or(otherwise);
-        let now = self.now;
+        let reason = gathering.ended(self.round.now).unwrap_or(otherwise);
+        let now = self.round.now;
         for key in group.members.iter().chain(&group.parts) {
             self.with(key, |instance| instance.hasten(now));
         }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use dashmap::mapref::one::RefMut;
 
+use super::effects::Round;
 use super::failures::attempt;
-use super::{Aggregator, Effects, Slot};
+use super::{Aggregator, Slot};
 use crate::domain::completion::Verdict;
 use crate::domain::ids::Key;
 use crate::domain::instance::{Instance, Likeness, Look, Rules, may_fold};
@@ -20,45 +21,45 @@ const LOOKS_APART: usize = 3;
 
 impl Aggregator {
     /// Decides about one instance that may be over. A bug that makes it panic costs this instance, and no other.
-    pub(super) fn judge(&self, key: Key, hash: u64, now: Arrival, rules: &impl Rules, effects: &mut Effects) {
-        let judged = attempt(|| self.judge_at_risk(key.clone(), hash, now, rules, effects));
+    pub(super) fn judge(&self, key: Key, hash: u64, round: &mut Round<'_, impl Rules>) {
+        let judged = attempt(|| self.judge_at_risk(key.clone(), hash, round));
         if judged.is_none() {
-            self.give_up(&key, 0, now, rules, effects);
+            self.give_up(&key, 0, round);
         }
     }
 
-    fn judge_at_risk(&self, key: Key, hash: u64, now: Arrival, rules: &impl Rules, effects: &mut Effects) {
+    fn judge_at_risk(&self, key: Key, hash: u64, round: &mut Round<'_, impl Rules>) {
         let mut looks_apart = 0;
         loop {
-            if self.judge_joined(&key, now, rules, effects) {
+            if self.judge_joined(&key, round) {
                 return;
             }
             let Some(mut slot) = self.slots.get_mut(&key) else { return };
             let Slot::Open(instance) = slot.value_mut() else { return };
             // Something came after this timer was set, and a later one is on its way.
-            if instance.wake > now {
+            if instance.wake > round.now {
                 return;
             }
-            if instance.note_overdue(now) {
-                effects.overdue_change.add(instance.flow().id, 1);
+            if instance.note_overdue(round.now) {
+                round.effects.overdue_change.add(instance.flow().id, 1);
             }
-            if instance.due > now {
+            if instance.due > round.now {
                 let due = instance.due;
-                return self.look_again(slot, key, hash, due, now);
+                return self.look_again(slot, key, hash, due, round.now);
             }
             let folds = self.folds(instance);
             // Where all is done in one order, there is nobody who could wait for the lock.
             let is_apart = looks_apart < LOOKS_APART && !self.is_repeated;
             let Some(likeness) = is_apart.then(|| instance.likeness()).flatten() else {
-                let (verdict, look) = instance.judge(&key, now);
+                let (verdict, look) = instance.judge(&key, round.now);
                 let folds = folds && matches!(verdict, Verdict::Wait { fold: true, .. });
-                if folds && may_fold(instance.flow(), rules) {
-                    effects.bytes_change += self.fold(instance, Arc::clone(instance.flow()));
+                if folds && may_fold(instance.flow(), round.rules) {
+                    round.effects.bytes_change += self.fold(instance, Arc::clone(instance.flow()));
                 }
-                return self.carry_out(verdict, look, slot, key, hash, now, rules, effects);
+                return self.carry_out(verdict, look, slot, key, hash, round);
             };
             drop(slot);
-            if self.judge_apart(&key, hash, likeness, folds, now, rules, effects) {
+            if self.judge_apart(&key, hash, likeness, folds, round) {
                 return;
             }
             looks_apart += 1;
@@ -66,26 +67,23 @@ impl Aggregator {
     }
 
     /// Decides about a large instance by its likeness. Returns whether that was of use: something may have come meanwhile.
-    #[expect(clippy::too_many_arguments, reason = "all that is known of an instance that may be over")]
     fn judge_apart(
         &self,
         key: &Key,
         hash: u64,
         mut likeness: Likeness,
         folds: bool,
-        now: Arrival,
-        rules: &impl Rules,
-        effects: &mut Effects,
+        round: &mut Round<'_, impl Rules>,
     ) -> bool {
-        let (verdict, look) = likeness.judge(key, now);
+        let (verdict, look) = likeness.judge(key, round.now);
         let folds = folds && matches!(verdict, Verdict::Wait { fold: true, .. });
-        let is_folded = folds && may_fold(likeness.flow(), rules) && likeness.fold();
+        let is_folded = folds && may_fold(likeness.flow(), round.rules) && likeness.fold();
         if self.is_claimed(key) {
             return false;
         }
         let Some(mut slot) = self.slots.get_mut(key) else { return true };
         let Slot::Open(instance) = slot.value_mut() else { return true };
-        if instance.wake > now || !instance.is_like(&likeness) {
+        if instance.wake > round.now || !instance.is_like(&likeness) {
             return false;
         }
         if is_folded || matches!(verdict, Verdict::Close(_)) {
@@ -93,14 +91,13 @@ impl Aggregator {
         }
         if is_folded {
             self.count_stub(instance);
-            effects.bytes_change += instance.weigh();
+            round.effects.bytes_change += instance.weigh();
         }
-        self.carry_out(verdict, look, slot, key.clone(), hash, now, rules, effects);
+        self.carry_out(verdict, look, slot, key.clone(), hash, round);
         true
     }
 
     /// Does what was decided about an instance.
-    #[expect(clippy::too_many_arguments, reason = "all that is known of an instance that may be over")]
     fn carry_out(
         &self,
         verdict: Verdict,
@@ -108,17 +105,15 @@ impl Aggregator {
         mut slot: RefMut<'_, Key, Slot>,
         key: Key,
         hash: u64,
-        now: Arrival,
-        rules: &impl Rules,
-        effects: &mut Effects,
+        round: &mut Round<'_, impl Rules>,
     ) {
         match verdict {
-            Verdict::Wait { until, .. } => self.look_again(slot, key, hash, until, now),
+            Verdict::Wait { until, .. } => self.look_again(slot, key, hash, until, round.now),
             Verdict::Close(reason) => {
-                let taken = slot.value_mut().take_out(now);
+                let taken = slot.value_mut().take_out(round.now);
                 drop(slot);
                 if let Some(instance) = taken {
-                    self.finish(key, hash, *instance, reason, look, now, rules, effects);
+                    self.finish(key, hash, *instance, reason, look, round);
                 }
             }
         }

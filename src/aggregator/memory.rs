@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::budget::{Pressure, Used};
 use super::calendar::Calendar;
+use super::effects::{Effects, Round};
 use super::failures::attempt;
-use super::{Aggregator, Effects, Slot, lock};
+use super::{Aggregator, Slot, lock};
 use crate::domain::footprint;
 use crate::domain::ids::Key;
 use crate::domain::instance::{Instance, Rules, may_fold};
@@ -151,16 +152,17 @@ impl Aggregator {
 
     /// Lets go what has to. Returns what happened and whether more has to go.
     pub fn relieve(&self, relief: Relief, now: Arrival, rules: &impl Rules) -> (Effects, bool) {
-        let mut effects = Effects::default();
+        let mut round = Round::new(now, rules);
         self.loss.fetch_max(now.nanoseconds(), Relaxed);
         let Relief { folded, ended, is_last } = relief;
         let is_any = !folded.is_empty() || !ended.is_empty();
         for key in &folded {
-            if attempt(|| self.fold_early(key, &mut effects)).is_none() {
-                self.give_up(key, 0, now, rules, &mut effects);
+            if attempt(|| self.fold_early(key, &mut round.effects)).is_none() {
+                self.give_up(key, 0, &mut round);
             }
         }
-        self.end_early(ended, Reason::Capacity, now, rules, &mut effects);
+        self.end_early(ended, Reason::Capacity, &mut round);
+        let mut effects = round.effects;
         self.weighed(&effects);
         if is_last {
             self.tidy_tables();

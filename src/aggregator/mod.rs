@@ -8,12 +8,14 @@ mod budget;
 mod calendar;
 mod changes;
 mod claims;
+mod effects;
 mod failures;
 mod groups;
 mod judging;
 mod memory;
 mod remembered;
 mod stored;
+mod tombstones;
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -33,19 +35,21 @@ use crate::domain::ids::{FlowId, Key};
 use crate::domain::instance::{Instance, Look, Recorded, Rules};
 use crate::domain::joining::Joint;
 use crate::domain::result::{Finished, Reason};
-use crate::domain::summary::Extent;
 use crate::domain::time::Arrival;
-use crate::domain::tombstone::{Lateness, Tombstone};
+use crate::domain::tombstone::Tombstone;
 pub use budget::{Budget, Pressure};
 use calendar::Calendar;
 pub use changes::Changes;
 use claims::Claims;
+use effects::Round;
+pub use effects::{Effects, Late};
 use failures::attempt;
 use judging::plan;
 pub use memory::Relief;
 use memory::Victims;
 use remembered::Remembered;
 pub use stored::Seed;
+use tombstones::{NO_FLOW, late, meet_tombstone};
 
 /// Bounds of what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,63 +64,6 @@ pub struct Limits {
     pub traces_per_instance: usize,
     /// Links and key values that one trace may carry.
     pub links_per_trace: usize,
-}
-
-/// What became of a batch of events, or of the instances that were due.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// Instances that were opened.
-    pub opened: u64,
-    /// Events that are part of an open instance now.
-    pub new: u64,
-    /// Of these, events that match a flow before the one under which their instance was folded.
-    pub after_folding: u64,
-    /// Events that were there already.
-    pub duplicates: u64,
-    /// Of these, events that differ from what was there.
-    pub conflicts: u64,
-    /// Events of an instance that is full, or for which there is no room.
-    pub over_limit: u64,
-    /// Events of a trace that was closed as belonging to no flow.
-    pub unmatched: u64,
-    /// Events of closed instances.
-    pub late: Vec<Late>,
-    /// Tombstones that made room before they expired.
-    pub tombstones_evicted: u64,
-    /// Instances that ended as parts of others.
-    pub merged: u64,
-    /// Links and key values that found no room, and looks at groups that were larger than they may be.
-    pub joints_over_limit: u64,
-    /// By how many the open instances of each flow became more or fewer.
-    pub open_change: Changes,
-    /// The same for those that have taken longer than their users were promised.
-    pub overdue_change: Changes,
-    /// Instances that are over, each exactly once.
-    pub finished: Vec<Finished>,
-    /// How often dealing with an instance panicked.
-    pub panics: u64,
-    /// By how many bytes open instances became heavier, or lighter.
-    bytes_change: i64,
-    /// What is done from now on about how much is kept, if that is news.
-    pub pressure: Option<Pressure>,
-}
-
-impl Effects {
-    /// Events of a batch of which it is known what became of them.
-    fn counted(&self) -> u64 {
-        self.new + self.duplicates + self.over_limit + self.unmatched + self.late.len() as u64
-    }
-}
-
-/// An event that came after its instance was closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Late {
-    /// The flow of the closed instance.
-    pub flow: FlowId,
-    /// The stage it would have been in.
-    pub stage: Arc<str>,
-    /// How late; `None` when only the key is remembered.
-    pub lateness: Option<Lateness>,
 }
 
 /// What is kept at this moment.
@@ -322,18 +269,18 @@ impl Aggregator {
 
     /// Applies a whole request, then closes what it ended.
     pub fn ingest(&self, batch: Batch, now: Arrival, rules: &impl Rules) -> Effects {
-        let mut effects = Effects::default();
+        let mut round = Round::new(now, rules);
         let (mut due, mut targets) = (Vec::new(), Vec::new());
         let (runs, mut events) = batch.into_parts();
         let order = self.by_hash(&runs);
         for same in order.chunk_by(|a, b| a.0 == b.0 && runs[a.1].key == runs[b.1].key) {
             let (hash, key) = (same[0].0, &runs[same[0].1].key);
             let mut brought = Brought { runs: &runs, places: same, events: &mut events, taken: 0 };
-            let counted = effects.counted();
+            let counted = round.effects.counted();
             let applied = attempt(|| {
-                let wake = self.apply(key, hash, &mut brought, now, rules, &mut effects, &mut targets);
+                let wake = self.apply(key, hash, &mut brought, &mut round, &mut targets);
                 if !targets.is_empty() {
-                    self.claim(key, &targets, now, &mut effects);
+                    self.claim(key, &targets, now, &mut round.effects);
                 }
                 wake
             });
@@ -345,14 +292,20 @@ impl Aggregator {
                 None => {
                     // What had not been taken out is taken, only to be counted.
                     brought.each(|_, _| {});
-                    let more = brought.taken - (effects.counted() - counted);
-                    self.give_up(key, more, now, rules, &mut effects);
+                    let more = brought.taken - (round.effects.counted() - counted);
+                    self.give_up(key, more, &mut round);
                 }
             }
         }
         for (key, hash) in due {
-            self.judge(key, hash, now, rules, &mut effects);
+            self.judge(key, hash, &mut round);
         }
+        self.over(round)
+    }
+
+    /// What comes of a round that is over.
+    fn over(&self, round: Round<'_, impl Rules>) -> Effects {
+        let Round { now, mut effects, .. } = round;
         self.weighed(&effects);
         effects.pressure = self.feel_pressure(now);
         effects
@@ -369,46 +322,43 @@ impl Aggregator {
 
     /// Records the events of one instance; returns when to look at it, if that is sooner than planned. What it newly
     /// claims goes to `targets`.
-    #[expect(clippy::too_many_arguments, reason = "all that a request says about one instance")]
     fn apply(
         &self,
         key: &Key,
         hash: u64,
         brought: &mut Brought<'_>,
-        now: Arrival,
-        rules: &impl Rules,
-        effects: &mut Effects,
+        round: &mut Round<'_, impl Rules>,
         targets: &mut Vec<Key>,
     ) -> Option<Arrival> {
         let mut slot = match self.slots.entry(key.clone()) {
             Entry::Occupied(slot) => slot.into_ref(),
             Entry::Vacant(slot) => {
-                if let Some(flow) = self.recall(hash, now) {
+                if let Some(flow) = self.recall(hash, round.now) {
                     brought.each_counted(|event| match flow {
-                        NO_FLOW => effects.unmatched += 1,
-                        flow => effects.late.push(late(flow, event, None)),
+                        NO_FLOW => round.effects.unmatched += 1,
+                        flow => round.effects.late.push(late(flow, event, None)),
                     });
                     return None;
                 }
                 if self.open.load(Relaxed) >= self.limits.budget.instances {
-                    brought.each_counted(|_| effects.over_limit += 1);
-                    self.loss.fetch_max(now.nanoseconds(), Relaxed);
+                    brought.each_counted(|_| round.effects.over_limit += 1);
+                    self.loss.fetch_max(round.now.nanoseconds(), Relaxed);
                     return None;
                 }
-                let instance = Instance::new(slot.key(), now, rules);
-                self.opened(&instance, effects);
+                let instance = Instance::new(slot.key(), round.now, round.rules);
+                self.opened(&instance, &mut round.effects);
                 slot.insert(Slot::Open(Box::new(instance)))
             }
         };
         if let Slot::Closed(tombstone) = slot.value_mut() {
-            if tombstone.remember || now < tombstone.expires {
-                meet_tombstone(tombstone, brought, now, rules, effects);
+            if tombstone.remember || round.now < tombstone.expires {
+                meet_tombstone(tombstone, brought, round);
                 return None;
             }
             // Its time is over, only the sweep has not come by yet: a new instance.
-            let instance = Instance::new(slot.key(), now, rules);
+            let instance = Instance::new(slot.key(), round.now, round.rules);
             self.tombstones.fetch_sub(1, Relaxed);
-            self.opened(&instance, effects);
+            self.opened(&instance, &mut round.effects);
             *slot.value_mut() = Slot::Open(Box::new(instance));
         }
         let (key, slot) = slot.pair_mut();
@@ -417,8 +367,8 @@ impl Aggregator {
         };
         instance.expect(brought.count());
         let mut joints = Vec::new();
-        let anything_new = self.record(instance, brought, now, rules, effects, &mut joints);
-        effects.bytes_change += instance.weigh();
+        let anything_new = self.record(instance, brought, round, &mut joints);
+        round.effects.bytes_change += instance.weigh();
         targets.extend(joints.iter().map(|joint| joint.target(key)));
         if !anything_new && instance.wake != Arrival::ORIGIN {
             return None;
@@ -445,27 +395,25 @@ impl Aggregator {
         &self,
         instance: &mut Instance,
         brought: &mut Brought<'_>,
-        now: Arrival,
-        rules: &impl Rules,
-        effects: &mut Effects,
+        round: &mut Round<'_, impl Rules>,
         new_joints: &mut Vec<Joint>,
     ) -> bool {
         let was_overdue = instance.is_overdue();
-        let (flow_before, before) = (instance.flow().id, effects.new);
-        let record_all = || self.record_all(instance, brought, now, rules, effects, new_joints);
+        let (flow_before, before) = (instance.flow().id, round.effects.new);
+        let record_all = || self.record_all(instance, brought, round, new_joints);
         let recorded = catch_unwind(AssertUnwindSafe(record_all));
         // Also when that panicked: what came before is to be counted.
         let flow = instance.flow().id;
         if flow != flow_before {
-            effects.open_change.shift(flow_before, flow);
+            round.effects.open_change.shift(flow_before, flow);
         }
         // Another flow makes another promise, even when it is the same one again at the end of the batch.
         if was_overdue && !instance.is_overdue() {
-            effects.overdue_change.add(flow_before, -1);
+            round.effects.overdue_change.add(flow_before, -1);
         }
-        self.events.fetch_add(effects.new - before, Relaxed);
+        self.events.fetch_add(round.effects.new - before, Relaxed);
         // An instance keeps far fewer.
-        instance.counted_events += (effects.new - before) as u32;
+        instance.counted_events += (round.effects.new - before) as u32;
         self.count_stub(instance);
         recorded.unwrap_or_else(|panic| resume_unwind(panic))
     }
@@ -475,36 +423,35 @@ impl Aggregator {
         &self,
         instance: &mut Instance,
         brought: &mut Brought<'_>,
-        now: Arrival,
-        rules: &impl Rules,
-        effects: &mut Effects,
+        round: &mut Round<'_, impl Rules>,
         new_joints: &mut Vec<Joint>,
     ) -> bool {
         let mut anything_new = false;
         brought.each(|event, joints| {
             if !joints.is_empty() {
                 let limit = self.limits.links_per_trace;
-                effects.joints_over_limit += instance.join(event.span, joints, limit, rules, new_joints);
+                round.effects.joints_over_limit +=
+                    instance.join(event.span, joints, limit, round.rules, new_joints);
             }
             // A copy is counted where its home is.
             let one = u64::from(!event.flags.has(Flags::COPY));
-            let recorded = instance.record(event, now, rules);
+            let recorded = instance.record(event, round.now, round.rules);
             anything_new |= !matches!(recorded, Recorded::Duplicate | Recorded::Conflict);
             match recorded {
-                Recorded::New => effects.new += one,
+                Recorded::New => round.effects.new += one,
                 Recorded::NewAfterFolding => {
-                    effects.new += one;
-                    effects.after_folding += one;
+                    round.effects.new += one;
+                    round.effects.after_folding += one;
                 }
-                Recorded::Duplicate => effects.duplicates += one,
+                Recorded::Duplicate => round.effects.duplicates += one,
                 Recorded::Conflict => {
-                    effects.duplicates += one;
-                    effects.conflicts += one;
+                    round.effects.duplicates += one;
+                    round.effects.conflicts += one;
                 }
-                Recorded::OverLimit => effects.over_limit += one,
+                Recorded::OverLimit => round.effects.over_limit += one,
             }
         });
-        instance.settle_flow(rules);
+        instance.settle_flow(round.rules);
         anything_new
     }
 
@@ -524,14 +471,14 @@ impl Aggregator {
     /// Closes what is due at `now`, and looks at no other instance. Returns what happened and whether more is due:
     /// a call looks at `limit` keys at most, so that a burst does not hold up its caller.
     pub fn sweep(&self, now: Arrival, limit: usize, rules: &impl Rules) -> (Effects, bool) {
-        let mut effects = Effects::default();
+        let mut round = Round::new(now, rules);
         let mut budget = limit;
         for timers in &self.timers {
             let due = lock(timers).instances.take_due(now, budget);
             budget -= due.len();
             self.for_each_ahead(due, |key| {
                 let hash = self.hash(&key);
-                self.judge(key, hash, now, rules, &mut effects);
+                self.judge(key, hash, &mut round);
             });
             let expired = lock(timers).tombstones.take_due(now, budget);
             budget -= expired.len();
@@ -541,12 +488,10 @@ impl Aggregator {
             }
         }
         if budget > 0 {
-            self.make_room_for_tombstones(now, &mut effects);
+            self.make_room_for_tombstones(now, &mut round.effects);
             self.give_back(now);
         }
-        self.weighed(&effects);
-        effects.pressure = self.feel_pressure(now);
-        (effects, budget == 0)
+        (self.over(round), budget == 0)
     }
 
     /// Deals with these keys in turn, and before that looks at what is found by the next ones: what is not in the processor's
@@ -586,7 +531,6 @@ impl Aggregator {
     }
 
     /// The only place where an instance becomes a result. It has been taken out of the map: no one else has it.
-    #[expect(clippy::too_many_arguments, reason = "the one exit has many guests")]
     fn finish(
         &self,
         key: Key,
@@ -594,11 +538,9 @@ impl Aggregator {
         instance: Instance,
         reason: Reason,
         look: Option<Look>,
-        now: Arrival,
-        rules: &impl Rules,
-        effects: &mut Effects,
+        round: &mut Round<'_, impl Rules>,
     ) {
-        self.no_longer_open(&instance, effects);
+        self.no_longer_open(&instance, &mut round.effects);
         if instance.has_joints() {
             // They may have been registered after it was found that nothing concerns it.
             let mut claims = lock(&self.claims);
@@ -606,16 +548,17 @@ impl Aggregator {
             self.claimants.store(claims.len(), Relaxed);
         }
         let (flow, events) = (Arc::clone(instance.flow()), u64::from(instance.counted_events));
-        let closed = attempt(|| instance.close(key.clone(), reason, look, now, self.last_loss(), rules));
+        let closed =
+            attempt(|| instance.close(key.clone(), reason, look, round.now, self.last_loss(), round.rules));
         let (finished, extent) = closed.unwrap_or_else(|| {
-            effects.panics += 1;
-            (Finished::given_up(flow, key.clone(), events, now, rules), None)
+            round.effects.panics += 1;
+            (Finished::given_up(flow, key.clone(), events, round.now, round.rules), None)
         });
         self.tombstones.fetch_add(1, Relaxed);
         if let Some(expires) = self.inscribe(&key, &finished, extent) {
             self.timers(hash).tombstones.add(expires, key);
         }
-        effects.finished.push(finished);
+        round.effects.finished.push(finished);
     }
 
     /// Takes an instance out of what is counted of open ones.
@@ -652,103 +595,6 @@ impl Aggregator {
         self.slots.hasher().hash_one(key)
     }
 
-    /// Puts a tombstone in the place of what was found by `key`: the tombstone of an instance that was taken out, or
-    /// nothing at all.
-    fn put_tombstone(&self, key: &Key, tombstone: Tombstone) {
-        let expires = match self.slots.entry(key.clone()) {
-            Entry::Occupied(mut slot) => match slot.get_mut() {
-                Slot::Open(_) => return,
-                Slot::Closed(known) => {
-                    let lifetime = known.lifetime.max(tombstone.lifetime);
-                    **known = Tombstone { lifetime, expires: tombstone.closed.plus(lifetime), ..tombstone };
-                    known.expires
-                }
-            },
-            Entry::Vacant(slot) => {
-                self.tombstones.fetch_add(1, Relaxed);
-                slot.insert(Slot::Closed(Box::new(tombstone.clone())));
-                tombstone.expires
-            }
-        };
-        self.timers(self.hash(key)).tombstones.add(expires, key.clone());
-    }
-
-    /// The flow of an instance that is over, if it is remembered and a flow took it.
-    fn buried_flow(&self, key: &Key, now: Arrival) -> Option<FlowId> {
-        match self.slots.get(key).as_deref() {
-            Some(Slot::Closed(tombstone)) => tombstone.flow,
-            Some(Slot::Open(_)) => None,
-            None => self.recall(self.hash(key), now).filter(|flow| *flow != NO_FLOW),
-        }
-    }
-
-    /// Writes on the tombstone what only closing could tell; returns when it expires.
-    fn inscribe(&self, key: &Key, finished: &Finished, extent: Extent) -> Option<Arrival> {
-        let mut slot = self.slots.get_mut(key)?;
-        let Slot::Closed(tombstone) = slot.value_mut() else {
-            return None;
-        };
-        tombstone.extent = extent;
-        if matches!(finished, Finished::Unmatched { .. }) {
-            tombstone.flow = None;
-        }
-        Some(tombstone.expires)
-    }
-
-    /// Removes a tombstone that has expired; a renewed one gets a new date.
-    fn bury(&self, key: Key, now: Arrival) {
-        if !self.remove_tombstone(&key, now, |tombstone| tombstone.expires <= now) {
-            let renewed = match self.slots.get(&key).as_deref() {
-                Some(Slot::Closed(tombstone)) => tombstone.expires,
-                _ => return,
-            };
-            self.timers(self.slots.hasher().hash_one(&key)).tombstones.add(renewed, key);
-        }
-    }
-
-    fn remove_tombstone(&self, key: &Key, now: Arrival, condition: impl Fn(&Tombstone) -> bool) -> bool {
-        let removed = self.slots.remove_if(key, |_, slot| {
-            let Slot::Closed(tombstone) = slot else {
-                return false;
-            };
-            let goes = condition(tombstone);
-            if goes && tombstone.remember {
-                // While its slot is still locked, so that no late event falls in between and opens a second instance.
-                let hash = self.slots.hasher().hash_one(key);
-                self.timers(hash).remembered.insert(hash, tombstone.flow.unwrap_or(NO_FLOW), now);
-            }
-            goes
-        });
-        self.tombstones.fetch_sub(u64::from(removed.is_some()), Relaxed);
-        removed.is_some()
-    }
-
-    /// Removes tombstones, in each shard those that expire first, until they are as few as they may be.
-    fn make_room_for_tombstones(&self, now: Arrival, effects: &mut Effects) {
-        let is_crowded = || self.tombstones.load(Relaxed) > self.limits.tombstones as u64;
-        let mut empty = 0;
-        for timers in self.timers.iter().cycle() {
-            if empty == self.timers.len() || !is_crowded() {
-                return;
-            }
-            let soonest = lock(timers).tombstones.take_first();
-            empty = if soonest.is_empty() { empty + 1 } else { 0 };
-            for key in soonest {
-                if is_crowded() {
-                    effects.tombstones_evicted += u64::from(self.remove_tombstone(&key, now, |_| true));
-                } else {
-                    // Those that expire at the same moment may stay.
-                    self.bury(key, now);
-                }
-            }
-        }
-    }
-
-    /// The flow of an instance that was closed so long ago that only its key is remembered.
-    fn recall(&self, hash: u64, now: Arrival) -> Option<FlowId> {
-        self.timers(hash).remembered.get(hash, now)
-    }
-
     /// The earliest moment at which an open instance has to be looked at.
     pub fn next_due(&self) -> Option<Arrival> {
         self.timers.iter().filter_map(|timers| lock(timers).instances.first()).min()
@@ -756,53 +602,39 @@ impl Aggregator {
 
     /// Ends everything: what shows that it has ended closes normally, the rest as `evicted`.
     pub fn close_all(&self, now: Arrival, rules: &impl Rules) -> Effects {
-        let mut effects = Effects::default();
+        let mut round = Round::new(now, rules);
         let is_open = |slot: &Slot| matches!(slot, Slot::Open(_));
         let open: Vec<Key> =
             self.slots.iter().filter(|slot| is_open(slot.value())).map(|slot| slot.key().clone()).collect();
-        self.end_early(open, Reason::Shutdown, now, rules, &mut effects);
-        self.weighed(&effects);
-        effects
+        self.end_early(open, Reason::Shutdown, &mut round);
+        self.weighed(&round.effects);
+        round.effects
     }
 
     /// Ends instances, which end normally where something shows that they have, else for the reason `otherwise`.
-    fn end_early(
-        &self,
-        keys: Vec<Key>,
-        otherwise: Reason,
-        now: Arrival,
-        rules: &impl Rules,
-        effects: &mut Effects,
-    ) {
-        self.close_joined(&keys, otherwise, now, rules, effects);
+    fn end_early(&self, keys: Vec<Key>, otherwise: Reason, round: &mut Round<'_, impl Rules>) {
+        self.close_joined(&keys, otherwise, round);
         for key in keys {
-            if attempt(|| self.end_one_early(&key, otherwise, now, rules, effects)).is_none() {
-                self.give_up(&key, 0, now, rules, effects);
+            if attempt(|| self.end_one_early(&key, otherwise, round)).is_none() {
+                self.give_up(&key, 0, round);
             }
         }
     }
 
-    fn end_one_early(
-        &self,
-        key: &Key,
-        otherwise: Reason,
-        now: Arrival,
-        rules: &impl Rules,
-        effects: &mut Effects,
-    ) {
+    fn end_one_early(&self, key: &Key, otherwise: Reason, round: &mut Round<'_, impl Rules>) {
         let Some(mut slot) = self.slots.get_mut(key) else {
             return;
         };
         let Slot::Open(instance) = slot.value_mut() else {
             return;
         };
-        let reason = instance.ended(key, now).unwrap_or(otherwise);
+        let reason = instance.ended(key, round.now).unwrap_or(otherwise);
         // It is closed early, not late.
-        instance.hasten(now);
-        let taken = slot.value_mut().take_out(now);
+        instance.hasten(round.now);
+        let taken = slot.value_mut().take_out(round.now);
         drop(slot);
         if let Some(instance) = taken {
-            self.finish(key.clone(), self.hash(key), *instance, reason, None, now, rules, effects);
+            self.finish(key.clone(), self.hash(key), *instance, reason, None, round);
         }
     }
 
@@ -823,31 +655,6 @@ impl Timers {
     fn bytes(&self) -> usize {
         self.instances.bytes() + self.tombstones.bytes() + self.remembered.bytes()
     }
-}
-
-/// Stands for "no flow wanted this trace" among the remembered keys.
-const NO_FLOW: FlowId = FlowId::NONE;
-
-fn meet_tombstone(
-    tombstone: &mut Tombstone,
-    brought: &mut Brought<'_>,
-    now: Arrival,
-    rules: &impl Rules,
-    effects: &mut Effects,
-) {
-    let flow = tombstone.flow.map_or_else(|| Arc::clone(rules.unmatched()), |flow| rules.flow(flow));
-    brought.each_counted(|event| {
-        let lateness = tombstone.meet(&flow, event, now);
-        match tombstone.flow {
-            Some(flow) => effects.late.push(late(flow, event, Some(lateness))),
-            None => effects.unmatched += 1,
-        }
-    });
-}
-
-fn late(flow: FlowId, event: &Event, lateness: Option<Lateness>) -> Late {
-    let stage = event.facts.view(flow).map_or(&event.facts.service, |view| &view.stage);
-    Late { flow, stage: Arc::clone(stage), lateness }
 }
 
 /// A lock on plain data that no panic can leave half changed.
