@@ -3,6 +3,7 @@
 //! An [`Outline`] is what remains of an instance's events when it is folded to a stub, and is built from the events
 //! themselves while they are kept; both are then judged by the same [`Outline::seen`].
 
+mod family;
 mod stored;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +21,7 @@ use super::result::{PathStep, Skew, Transition};
 use super::skew::{Edge, Misplaced, align, is_misplaced};
 use super::summary::told;
 use super::time::EventTime;
+pub use family::Family;
 
 /// One event, without what is shared and without what it says for labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -493,9 +495,6 @@ impl Outline {
     /// From when on the event at `place` had work to do.
     fn work_start(&self, family: &Family, place: usize) -> EventTime {
         let node = &self.nodes[place];
-        if family.takers.is_empty() && node.kind != Kind::Consumer {
-            return node.start;
-        }
         let first = family.taken_by(place).map(|from| self.nodes[from].start).min();
         let producer = family.parent(place).filter(|_| node.kind == Kind::Consumer);
         match (first, producer) {
@@ -518,11 +517,7 @@ impl Outline {
 
     fn handovers_to(&self, event: &Event) -> impl Iterator<Item = &Handover> {
         let to = (event.member, event.span);
-        let first = if self.handovers.is_empty() {
-            0
-        } else {
-            self.handovers.partition_point(|handover| handover.to < to)
-        };
+        let first = self.handovers.partition_point(|handover| handover.to < to);
         self.handovers[first..].iter().take_while(move |handover| handover.to == to)
     }
 
@@ -687,193 +682,6 @@ impl Counting {
         match self {
             Counting::All(_) => Some(node),
             Counting::These(nodes) => nodes.binary_search(&node).ok(),
-        }
-    }
-}
-
-/// Where in an outline which span is.
-enum Directory {
-    /// So few that looking through them is the quickest way.
-    Few,
-    /// The places of the spans by trace and span id.
-    Sorted(Vec<usize>),
-}
-
-impl Directory {
-    /// From this many nodes on they are sorted.
-    const SORTED_FROM: usize = 24;
-
-    fn of(nodes: &[Node]) -> Self {
-        if nodes.len() < Self::SORTED_FROM { Directory::Few } else { Directory::sorted(nodes) }
-    }
-
-    fn sorted(nodes: &[Node]) -> Self {
-        let mut by_span: Vec<usize> = (0..nodes.len()).filter(|&index| nodes[index].span.is_some()).collect();
-        by_span.sort_unstable_by(|&a, &b| {
-            let [a, b] = [&nodes[a], &nodes[b]];
-            a.place().cmp(&b.place()).then_with(|| a.as_parent().cmp(&b.as_parent()))
-        });
-        Directory::Sorted(by_span)
-    }
-
-    /// Where a span is, given its trace; of several with one id the one that is a parent to others.
-    fn find(&self, nodes: &[Node], wanted: (u16, SpanId)) -> Option<usize> {
-        if !wanted.1.is_some() {
-            return None;
-        }
-        match self {
-            Directory::Few => {
-                let named = nodes.iter().enumerate().filter(|(_, node)| node.place() == wanted);
-                let best = named.min_by(|(_, a), (_, b)| a.as_parent().cmp(&b.as_parent()));
-                best.map(|(index, _)| index)
-            }
-            Directory::Sorted(by_span) => {
-                let first = by_span.partition_point(|&index| nodes[index].place() < wanted);
-                by_span.get(first).copied().filter(|&index| nodes[index].place() == wanted)
-            }
-        }
-    }
-}
-
-/// Who is whose parent in an outline.
-#[derive(Debug)]
-pub struct Family {
-    /// For each node: where its parent is, if it names one and it has come. No instance has more than
-    /// `u32` can number.
-    parents: Few<Option<u32>>,
-    /// Who took up whose work over a link, as (to, from), where both have come. Sorted.
-    takers: Vec<(usize, usize)>,
-    missing: MissingParent,
-}
-
-impl Family {
-    fn of(nodes: &[Node], handovers: &[Handover]) -> Self {
-        let directory = Directory::of(nodes);
-        let find = |wanted: (u16, SpanId)| directory.find(nodes, wanted);
-        let mut parents: Few<Option<u32>> = Few::with_capacity(nodes.len());
-        for (index, node) in nodes.iter().enumerate() {
-            // Siblings often stand side by side.
-            let same = index
-                .checked_sub(1)
-                .filter(|&before| (nodes[before].member, nodes[before].parent) == (node.member, node.parent));
-            parents.push(match same {
-                Some(before) => parents[before],
-                None => find((node.member, node.parent)).map(|place| place as u32),
-            });
-        }
-        let taker = |handover: &Handover| find(handover.to).zip(find(handover.from));
-        let mut takers: Vec<(usize, usize)> = handovers.iter().filter_map(taker).collect();
-        takers.sort_unstable();
-        let missing = nodes
-            .iter()
-            .zip(&parents)
-            .filter(|(node, parent)| node.parent.is_some() && parent.is_none())
-            .map(|(node, _)| {
-                let local = node.flags.has(Flags::PARENT_IS_LOCAL);
-                if local { MissingParent::Local } else { MissingParent::Remote }
-            })
-            .max();
-        Family { parents, takers, missing: missing.unwrap_or(MissingParent::None) }
-    }
-
-    /// Where the parent of the event at `index` is, if it names one and it has come.
-    fn parent(&self, index: usize) -> Option<usize> {
-        self.parents[index].map(|parent| parent as usize)
-    }
-
-    /// Whose work the event at `index` took up.
-    fn taken_by(&self, index: usize) -> impl Iterator<Item = usize> {
-        let first =
-            if self.takers.is_empty() { 0 } else { self.takers.partition_point(|(to, _)| *to < index) };
-        self.takers[first..].iter().take_while(move |(to, _)| *to == index).map(|(_, from)| *from)
-    }
-
-    /// Without which event the one at `index` would not have begun: of those whose work it took up the one that
-    /// ended last, or else its parent.
-    fn cause(&self, nodes: &[Node], index: usize) -> Option<usize> {
-        if self.takers.is_empty() {
-            return self.parent(index);
-        }
-        self.taken_by(index)
-            .max_by_key(|&from| (nodes[from].end, nodes[from].span))
-            .or_else(|| self.parent(index))
-    }
-
-    /// The queues, as (from, to): PRODUCER to CONSUMER, and every link.
-    fn queues(&self, nodes: &[Node]) -> Vec<(usize, usize)> {
-        let consumers = nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Consumer);
-        let by_parent = consumers.filter_map(|(index, _)| Some((self.parent(index)?, index)));
-        let by_parent = by_parent.filter(|(parent, _)| nodes[*parent].kind == Kind::Producer);
-        by_parent.chain(self.takers.iter().map(|(to, from)| (*from, *to))).collect()
-    }
-
-    fn root(&self, nodes: &[Node]) -> Option<usize> {
-        let spans = || nodes.iter().enumerate().filter(|(_, node)| node.kind != Kind::Push);
-        let rank = |&(_, node): &(usize, &Node)| (node.start, node.span, node.kind, node.identity());
-        // Where traces are linked, the ones that took work up are not where it began.
-        let took = |index: &usize| self.taken_by(*index).next().is_some();
-        let roots = || spans().filter(|(_, node)| node.is_root());
-        let beginning = roots().filter(|(index, _)| !took(index)).min_by_key(rank);
-        let true_root = beginning.or_else(|| roots().min_by_key(rank));
-        let orphan = || spans().filter(|&(index, _)| self.parents[index].is_none()).min_by_key(rank);
-        true_root.or_else(orphan).map(|(index, _)| index)
-    }
-
-    fn is_entry(&self, nodes: &[Node], index: usize) -> bool {
-        let node = &nodes[index];
-        matches!(node.kind, Kind::Server | Kind::Consumer | Kind::Push)
-            || !node.parent.is_some()
-            || self
-                .parent(index)
-                .is_some_and(|parent| nodes[parent].counts && nodes[parent].stage != node.stage)
-    }
-
-    /// Whether a PRODUCER has no child that took its work: a CONSUMER, or anything in another stage.
-    fn unanswered(&self, nodes: &[Node]) -> bool {
-        if nodes.iter().all(|node| node.kind != Kind::Producer) {
-            return false;
-        }
-        let mut answered = vec![false; nodes.len()];
-        for (_, from) in &self.takers {
-            answered[*from] = true;
-        }
-        for (node, parent) in nodes.iter().zip(&self.parents) {
-            if let Some(parent) = parent.map(|parent| parent as usize) {
-                let other_stage = node.counts && nodes[parent].counts && node.stage != nodes[parent].stage;
-                answered[parent] |= node.kind == Kind::Consumer || other_stage;
-            }
-        }
-        nodes.iter().zip(&answered).any(|(node, answered)| {
-            let holds = !node.flags.has(Flags::IGNORED) && !node.flags.has(Flags::FORWARDS);
-            node.kind == Kind::Producer && holds && !answered
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn node((member, span, kind, origin): (u16, u64, u8, u32)) -> Node {
-        let kinds = [Kind::Internal, Kind::Server, Kind::Client, Kind::Producer, Kind::Consumer];
-        let kind = kinds[usize::from(kind)];
-        let [start, end] = [1, 2].map(EventTime::from_unix_nanoseconds);
-        let (span, parent, flags) = (SpanId(span), SpanId::NONE, Flags::default());
-        Node { span, parent, start, end, origin, member, stage: 0, kind, flags, counts: true }
-    }
-
-    proptest! {
-        #[test]
-        fn a_span_is_found_among_few_and_among_many(
-            nodes in prop::collection::vec((0_u16..3, 0_u64..6, 0_u8..5, 0_u32..3).prop_map(node), 0..60),
-        ) {
-            let sorted = Directory::sorted(&nodes);
-            for wanted in (0..3).flat_map(|member| (0..7).map(move |span| (member, SpanId(span)))) {
-                let few = Directory::Few.find(&nodes, wanted).map(|place| nodes[place]);
-                prop_assert_eq!(few, sorted.find(&nodes, wanted).map(|place| nodes[place]));
-            }
         }
     }
 }
