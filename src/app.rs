@@ -21,7 +21,7 @@ use crate::listener::{self, BindError, Bound, Serving, descriptors};
 use crate::mapping::facts::SpanRules;
 use crate::mapping::flows::{Compiled, History};
 use crate::mapping::push::PushLimits;
-use crate::mapping::spans::{Rejection, TimeLimits};
+use crate::mapping::admission::{Rejection, TimeLimits};
 use crate::memory;
 use crate::metrics::{Metrics, Settings, Task};
 use crate::pipeline::{InForce, Pipeline, SWEEP_INTERVAL, wall};

@@ -9,10 +9,11 @@ use crate::domain::event::{Facts, Flags, Incoming, Kind, Matches, PushFacts, Vie
 use crate::domain::flow::{Flow, Timers as FlowTimers};
 use crate::domain::ids::{SpanId, TraceId};
 use crate::domain::time::{EventTime, Now};
+use crate::mapping::admission::TimeLimits;
 use crate::mapping::facts::SpanRules;
 use crate::mapping::flows::{Defaults, FlowConfig, compile};
 use crate::mapping::otlp::{SpanFields, Text, TraceVisitor, Value};
-use crate::mapping::spans::{SpanMapper, TimeLimits};
+use crate::mapping::spans::SpanMapper;
 
 /// When all spans start.
 const NOON: u64 = 1_750_000_000_000_000_000;

@@ -3,6 +3,7 @@
 //! Knows the decoders and the domain, and neither transports nor the aggregator. One bad span is not a bad request:
 //! mapping returns what was accepted and what was not.
 
+pub mod admission;
 pub mod condition;
 pub mod facts;
 pub mod flows;

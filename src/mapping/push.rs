@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::Pieces;
 use opentelemetry::trace::TraceId as OtelTraceId;
 
+use super::admission::TimeLimits;
 use super::facts::cut;
 use super::flows::{TRACE_FLOW, check_buckets};
-use super::spans::TimeLimits;
 use super::spelling::closest;
 use crate::domain::catalog::{CannotCreate, Catalog};
 use crate::domain::event::{Event, Facts, Flags, Incoming, Kind, Matches, PushFacts, View};

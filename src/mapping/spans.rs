@@ -4,16 +4,13 @@
 //! from now) is refused alone, counted by reason.
 
 mod stored;
+mod values;
 
-use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::time::Duration;
 
-use smallvec::SmallVec;
-
-use super::condition::{Path, Question, Slot, Slots, Value, text_of};
+use super::admission::{Rejection, TimeLimits, TimeWindow};
+use super::condition::{Path, Slot, Slots, Value, text_of};
 use super::facts::{CACHED_BYTES, Interned, KeyRule, SpanRules};
 use super::otlp::{self, SpanFields, Text, TraceVisitor};
 use crate::domain::batch::Batch;
@@ -21,95 +18,7 @@ use crate::domain::event::{Event, Flags, Kind};
 use crate::domain::ids::{FlowId, Key, SpanId, TraceId};
 use crate::domain::joining::Joint;
 use crate::domain::time::{EventTime, Now};
-
-/// How far from now an event's end may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimeLimits {
-    /// How far ahead.
-    pub max_future: Duration,
-    /// How far behind.
-    pub max_past: Duration,
-}
-
-impl TimeLimits {
-    /// When events may end that come at `now`.
-    pub fn around(&self, now: Now) -> TimeWindow {
-        TimeWindow { first: now.wall.minus(self.max_past), last: now.wall.plus(self.max_future) }
-    }
-}
-
-/// When events may end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimeWindow {
-    first: EventTime,
-    last: EventTime,
-}
-
-impl TimeWindow {
-    /// Whether an event may end at `end`.
-    pub fn admit(&self, end: EventTime) -> Result<(), Rejection> {
-        if end > self.last {
-            Err(Rejection::TooFarAhead)
-        } else if end < self.first {
-            Err(Rejection::TooFarBehind)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-/// Why a span or a push is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rejection {
-    /// Its trace id is not 16 bytes, or all zero.
-    TraceId,
-    /// Its span id is not 8 bytes, or all zero.
-    SpanId,
-    /// Its parent's span id is not 8 bytes.
-    ParentSpanId,
-    /// It ends too far ahead of now.
-    TooFarAhead,
-    /// It ended too long ago.
-    TooFarBehind,
-    /// It is no valid push.
-    Push,
-}
-
-impl Rejection {
-    /// All of them.
-    pub const ALL: [Rejection; 6] = [
-        Rejection::TraceId,
-        Rejection::SpanId,
-        Rejection::ParentSpanId,
-        Rejection::TooFarAhead,
-        Rejection::TooFarBehind,
-        Rejection::Push,
-    ];
-
-    /// The value of the label `reason`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Rejection::TraceId => "trace_id",
-            Rejection::SpanId => "span_id",
-            Rejection::ParentSpanId => "parent_span_id",
-            Rejection::TooFarAhead => "too_far_ahead",
-            Rejection::TooFarBehind => "too_far_behind",
-            Rejection::Push => "push",
-        }
-    }
-
-    /// What is wrong, and what would be right, for the sender.
-    fn explain(self) -> &'static str {
-        match self {
-            Rejection::TraceId => "trace_id is not 16 bytes with one of them not zero",
-            Rejection::SpanId => "span_id is not 8 bytes with one of them not zero",
-            Rejection::ParentSpanId => "parent_span_id is neither empty nor 8 bytes",
-            Rejection::TooFarAhead => "the end lies further ahead of now than ingest.max_future allows",
-            Rejection::TooFarBehind => "the end lies further behind now than ingest.max_past allows",
-            Rejection::Push => "not a valid push",
-        }
-    }
-}
+use values::{Copied, END, Read, Values};
 
 /// What a request held, as events.
 #[derive(Debug, Default)]
@@ -298,7 +207,7 @@ impl<'r> SpanMapper<'r> {
             values.answer(self.rules);
         }
         let kind = SpanKind { scope: self.scopes, is_root, is_entry, threshold };
-        if self.span.interned.0.len() > CACHED_BYTES {
+        if self.span.interned.as_bytes().len() > CACHED_BYTES {
             return self.learn(kind, None);
         }
         let place = place_of(&self.span.interned, is_root);
@@ -310,7 +219,7 @@ impl<'r> SpanMapper<'r> {
         match &mut self.lately[place] {
             Some(lately) => {
                 lately.kind = kind;
-                lately.values.0.clone_from(&self.span.interned.0);
+                lately.values.assign(&self.span.interned);
                 lately.outcome = outcome.clone();
             }
             none => {
@@ -324,7 +233,7 @@ impl<'r> SpanMapper<'r> {
     /// What the rules say, if it is known, or else by asking them.
     fn look_up(&mut self, kind: SpanKind) -> Interned {
         let all = [&self.resource, &self.scope, &self.span];
-        if all.iter().map(|values| values.interned.0.len()).sum::<usize>() > CACHED_BYTES {
+        if all.iter().map(|values| values.interned.as_bytes().len()).sum::<usize>() > CACHED_BYTES {
             return self.learn(kind, None);
         }
         self.write_fingerprint(kind);
@@ -336,7 +245,7 @@ impl<'r> SpanMapper<'r> {
     fn write_fingerprint(&mut self, kind: SpanKind) {
         // No values begin like the end of the ones before them.
         let write = |values: &Values, fingerprint: &mut Vec<u8>| {
-            fingerprint.extend_from_slice(&values.interned.0);
+            fingerprint.extend_from_slice(values.interned.as_bytes());
             fingerprint.extend_from_slice(&END);
         };
         if self.shared.1 != self.scopes {
@@ -424,7 +333,7 @@ const LATELY: usize = 32;
 /// Where the outcome is kept that was found out last for such values. A root and what it calls in other services often
 /// have the same.
 fn place_of(values: &Copied, is_root: bool) -> usize {
-    let hash = foldhash::fast::FixedState::default().hash_one(&*values.0) as usize;
+    let hash = foldhash::fast::FixedState::default().hash_one(values.as_bytes()) as usize;
     hash.wrapping_add(usize::from(is_root)) % LATELY
 }
 
@@ -515,203 +424,10 @@ struct SpanKind {
     threshold: u64,
 }
 
-/// Values copied out of the request.
-#[derive(Debug)]
-struct Values {
-    /// The values that the interned outcome depends on, and answers about others.
-    interned: Copied,
-    /// How many slots these have; what comes behind is read for keys and links only.
-    interned_slots: usize,
-    /// Those.
-    others: Copied,
-    /// Interned values of which the outcome depends on answers only.
-    asked: Copied,
-    /// Whether all that is asked about these has been answered.
-    is_answered: bool,
-    /// All of them by slot, once somebody had to know: those of a resource are many spans'.
-    read: OnceCell<Vec<Option<Read<'static>>>>,
-}
-
-/// Values as they came, one behind the other: of each its slot, its type and its length, then itself. No two sets of values
-/// and answers look the same, though one set may look different when its values came in another order, or twice. Whether a text is
-/// UTF-8 is only asked when it is read.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Copied(Vec<u8>);
-
-/// What stands before each value.
-const HEAD_BYTES: usize = 8;
-/// Where the slot of one more value would stand.
-const END: [u8; HEAD_BYTES] = [0xff; HEAD_BYTES];
-
-/// The types of values; an empty text and empty bytes are not the same.
-const TEXT: u8 = 1;
-const BYTES: u8 = 2;
-const BOOL: u8 = 3;
-const INT: u8 = 4;
-const DOUBLE: u8 = 5;
-const OTHER: u8 = 6;
-/// Answers instead of a value, a bit each.
-const ANSWERS: u8 = 7;
-
-impl Copied {
-    fn add(&mut self, slot: usize, kind: u8, value: &[u8]) {
-        // Slots are few and values shorter than a request.
-        let head = slot as u64 & 0xff_ffff | u64::from(kind) << 24 | (value.len() as u64) << 32;
-        self.0.extend_from_slice(&head.to_le_bytes());
-        self.0.extend_from_slice(value);
-    }
-
-    fn add_value(&mut self, slot: usize, value: otlp::Value<'_>) {
-        match value {
-            otlp::Value::Str(text) => self.add(slot, TEXT, text.as_bytes()),
-            otlp::Value::Bytes(bytes) => self.add(slot, BYTES, bytes),
-            otlp::Value::Bool(value) => self.add(slot, BOOL, &[u8::from(value)]),
-            otlp::Value::Int(value) => self.add(slot, INT, &value.to_le_bytes()),
-            otlp::Value::Double(value) => self.add(slot, DOUBLE, &value.to_le_bytes()),
-            otlp::Value::Other => self.add(slot, OTHER, &[]),
-        }
-    }
-
-    /// The slots and values in the order in which they came.
-    fn each(&self) -> impl Iterator<Item = (usize, otlp::Value<'_>)> {
-        let mut rest = &self.0[..];
-        std::iter::from_fn(move || {
-            let (head, behind) = rest.split_first_chunk::<HEAD_BYTES>()?;
-            let head = u64::from_le_bytes(*head);
-            let (value, behind) = behind.split_at_checked((head >> 32) as usize)?;
-            rest = behind;
-            let number = || value.first_chunk().copied().unwrap_or_default();
-            let value = match (head >> 24) as u8 {
-                TEXT => otlp::Value::Str(Text::new(value)),
-                BYTES => otlp::Value::Bytes(value),
-                BOOL => otlp::Value::Bool(value == [1]),
-                INT => otlp::Value::Int(i64::from_le_bytes(number())),
-                DOUBLE => otlp::Value::Double(f64::from_le_bytes(number())),
-                _ => otlp::Value::Other,
-            };
-            Some(((head & 0xff_ffff) as usize, value))
-        })
-    }
-
-    /// The value of a slot; of several the last wins.
-    fn get(&self, slot: usize) -> Option<otlp::Value<'_>> {
-        self.each().filter(|(known, _)| *known == slot).last().map(|(_, value)| value)
-    }
-}
-
-impl Values {
-    /// Values, of whose slots the first ones are interned.
-    fn new(interned_slots: usize) -> Self {
-        let copied = Copied::default;
-        let (interned, others, asked) = (copied(), copied(), copied());
-        Values { interned, interned_slots, others, asked, is_answered: true, read: OnceCell::new() }
-    }
-
-    fn clear(&mut self) {
-        self.interned.0.clear();
-        self.others.0.clear();
-        self.asked.0.clear();
-        self.is_answered = true;
-        self.read.take();
-    }
-
-    fn set(&mut self, slot: usize, value: otlp::Value<'_>, rules: &SpanRules) {
-        if slot >= self.interned_slots {
-            self.others.add_value(slot, value);
-        } else if rules.questions(slot).is_some() {
-            self.is_answered = false;
-            self.asked.add_value(slot, value);
-        } else {
-            self.interned.add_value(slot, value);
-        }
-    }
-
-    /// Answers what is asked about the values that came, of several for one slot about the last.
-    fn answer(&mut self, rules: &SpanRules) {
-        if std::mem::replace(&mut self.is_answered, true) {
-            return;
-        }
-        let mut last: SmallVec<[(usize, otlp::Value<'_>); 4]> = SmallVec::new();
-        for (slot, value) in self.asked.each() {
-            match last.iter_mut().find(|(known, _)| *known == slot) {
-                Some(known) => known.1 = value,
-                None => last.push((slot, value)),
-            }
-        }
-        for (slot, value) in last {
-            let read = Read::of(value);
-            let questions = rules.questions(slot).unwrap_or_default();
-            let bit = |(bit, question): (usize, &Question)| u64::from(question.holds(read.compared())) << bit;
-            let answers = questions.iter().enumerate().map(bit).fold(0, |answers, bit| answers | bit);
-            self.interned.add(slot, ANSWERS, &answers.to_le_bytes());
-        }
-    }
-
-    /// The value of a slot, for whoever asks once: all that came is looked through.
-    fn find(&self, slot: usize) -> Option<Read<'_>> {
-        let found = match slot < self.interned_slots {
-            // A value may be a key and asked about as well.
-            true => self.asked.get(slot).or_else(|| self.interned.get(slot)),
-            false => self.others.get(slot),
-        };
-        found.map(Read::of)
-    }
-
-    /// The value of a slot, for many spans.
-    fn get(&self, slot: usize) -> Option<&Read<'static>> {
-        let read = || {
-            let mut last: Vec<Option<otlp::Value<'_>>> = Vec::new();
-            // Those that are asked about come behind what stands for them.
-            for (slot, value) in self.interned.each().chain(self.others.each()).chain(self.asked.each()) {
-                last.resize(last.len().max(slot + 1), None);
-                last[slot] = Some(value);
-            }
-            last.into_iter().map(|value| value.map(|value| Read::of(value).into_owned())).collect()
-        };
-        self.read.get_or_init(read).get(slot)?.as_ref()
-    }
-}
-
-/// A value as it is read: its text repaired where it is no UTF-8.
-#[derive(Debug, Clone)]
-enum Read<'v> {
-    Text(Cow<'v, str>),
-    Bytes(Cow<'v, [u8]>),
-    Other(Value<'static>),
-}
-
-impl<'v> Read<'v> {
-    fn of(value: otlp::Value<'v>) -> Self {
-        match value {
-            otlp::Value::Str(text) => Read::Text(text.read()),
-            otlp::Value::Bytes(bytes) => Read::Bytes(Cow::Borrowed(bytes)),
-            otlp::Value::Bool(value) => Read::Other(Value::Bool(value)),
-            otlp::Value::Int(value) => Read::Other(Value::Int(value)),
-            otlp::Value::Double(value) => Read::Other(Value::Double(value)),
-            otlp::Value::Other => Read::Other(Value::Other),
-        }
-    }
-
-    fn into_owned(self) -> Read<'static> {
-        match self {
-            Read::Text(text) => Read::Text(Cow::Owned(text.into_owned())),
-            Read::Bytes(bytes) => Read::Bytes(Cow::Owned(bytes.into_owned())),
-            Read::Other(value) => Read::Other(value),
-        }
-    }
-
-    /// As conditions compare it.
-    fn compared(&self) -> Value<'_> {
-        match self {
-            Read::Text(text) => Value::Str(text),
-            Read::Bytes(bytes) => Value::Bytes(bytes),
-            Read::Other(value) => *value,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::domain::event::Facts;
     use crate::domain::time::Arrival;

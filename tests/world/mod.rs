@@ -17,11 +17,12 @@ use latency_aggregator::domain::catalog::{self, Catalog};
 use latency_aggregator::domain::event::{Flags, Incoming};
 use latency_aggregator::domain::result::{Closed, Finished, Latency};
 use latency_aggregator::domain::time::{Arrival, EventTime, Now};
+use latency_aggregator::mapping::admission::TimeLimits;
 use latency_aggregator::mapping::facts::SpanRules;
 use latency_aggregator::mapping::flows::{Defaults, FlowConfig, compile};
 use latency_aggregator::mapping::otlp::{SpanFields, Text, TraceVisitor, Value};
 use latency_aggregator::mapping::push::{PushLimits, map_push};
-use latency_aggregator::mapping::spans::{SpanMapper, TimeLimits};
+use latency_aggregator::mapping::spans::SpanMapper;
 
 /// Second 0 of a story, on the sender's clock.
 pub const NOON: u64 = 1_750_000_000_000_000_000;

@@ -1,7 +1,8 @@
 //! What a request with spans held, as it is stored.
 
-use super::{MappedSpans, Rejection};
+use super::MappedSpans;
 use crate::domain::stored::{stored_choice, stored_fields};
+use crate::mapping::admission::Rejection;
 
 stored_choice!(Rejection {
     TraceId = 0,
