@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use std::{iter, thread};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use latency_aggregator::app::build_pipeline;
+use latency_aggregator::assembly::build_pipeline;
 use latency_aggregator::config;
 use latency_aggregator::domain::ids::TraceId;
 use latency_aggregator::domain::time::{Arrival, EventTime, Now};

@@ -42,6 +42,8 @@ pub mod replay;
 
 pub mod load;
 
+pub mod assembly;
+
 pub mod recovery;
 
 pub mod app;

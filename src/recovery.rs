@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::aggregator::Seed;
-use crate::app::{Beginning, build_from, build_pipeline};
+use crate::assembly::{Beginning, build_from, build_pipeline};
 use crate::config::{self, Loaded};
 use crate::domain::batch::KnownFacts;
 use crate::domain::stored::{Decoder, Encoder, Stored};

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use latency_aggregator::app::build_pipeline;
+use latency_aggregator::assembly::build_pipeline;
 use latency_aggregator::config;
 
 fn read(name: &str) -> String {

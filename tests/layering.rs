@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// The folders and files of `src`, and the parts of the crate that each may name.
-const MAY_KNOW: [(&str, &[&str]); 24] = [
+const MAY_KNOW: [(&str, &[&str]); 25] = [
     ("domain", &["domain"]),
     ("mapping", &["mapping", "domain"]),
     ("aggregator", &["aggregator", "domain"]),
@@ -26,11 +26,12 @@ const MAY_KNOW: [(&str, &[&str]); 24] = [
     ("load", &["load", "tls"]),
     ("access", &["auth", "config", "pipeline", "secrets", "tls"]),
     ("reload", &["config", "domain", "mapping", "metrics", "pipeline", "secrets", "store", "tasks"]),
+    ("assembly", &["aggregator", "config", "domain", "mapping", "memory", "metrics", "pipeline", "recent"]),
     (
         "recovery",
         &[
             "aggregator",
-            "app",
+            "assembly",
             "config",
             "domain",
             "mapping",
@@ -52,22 +53,8 @@ const MAY_KNOW: [(&str, &[&str]); 24] = [
     (
         "app",
         &[
-            "access",
-            "aggregator",
-            "config",
-            "domain",
-            "listener",
-            "mapping",
-            "memory",
-            "metrics",
-            "pipeline",
-            "receiver",
-            "recent",
-            "recovery",
-            "reload",
-            "store",
-            "tasks",
-            "web",
+            "access", "config", "listener", "metrics", "pipeline", "receiver", "recovery", "reload", "store",
+            "tasks", "web",
         ],
     ),
 ];

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use latency_aggregator::app::{build_pipeline, connection_limits};
+use latency_aggregator::app::connection_limits;
+use latency_aggregator::assembly::build_pipeline;
 use latency_aggregator::config::{self, Config};
 use latency_aggregator::listener::{self, OVERDUE, Serving};
 use latency_aggregator::metrics::Task;

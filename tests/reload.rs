@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use latency_aggregator::app::build_pipeline;
+use latency_aggregator::assembly::build_pipeline;
 use latency_aggregator::config;
 use latency_aggregator::domain::instance::Rules;
 use latency_aggregator::domain::time::{Arrival, EventTime, Now};

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use axum::Router;
-use latency_aggregator::app::{build_pipeline, connection_limits};
+use latency_aggregator::app::connection_limits;
+use latency_aggregator::assembly::build_pipeline;
 use latency_aggregator::config;
 use latency_aggregator::listener::{self, Bound, Serving};
 use tokio::sync::watch;

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use latency_aggregator::app::build_pipeline;
+use latency_aggregator::assembly::build_pipeline;
 use latency_aggregator::config::{self, ConfigError};
 use latency_aggregator_fuzz::replay;
 use libfuzzer_sys::fuzz_target;

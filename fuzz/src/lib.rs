@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
-use latency_aggregator::app::build_pipeline;
+use latency_aggregator::assembly::build_pipeline;
 use latency_aggregator::config::{self, Loaded};
 use latency_aggregator::metrics::BytesInFlight;
 use latency_aggregator::metrics::exposition::{self, Format};

@@ -11,7 +11,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::app::build_pipeline;
+use crate::assembly::build_pipeline;
 use crate::config::{self, Loaded, Override};
 use crate::explain::Explanation;
 use crate::metrics::exposition;

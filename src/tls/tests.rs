@@ -3,7 +3,7 @@
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use super::*;
-use crate::app::build_pipeline;
+use crate::assembly::build_pipeline;
 use crate::config;
 
 /// An authority, and a certificate and key that it signed.
