@@ -9,6 +9,8 @@ pub mod exposition;
 mod flows;
 mod histogram;
 mod own;
+mod recording;
+mod scrape;
 mod series;
 pub mod snapshot;
 mod store;
@@ -22,21 +24,16 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
-use tracing::{error, info, warn};
+use tracing::warn;
 
-use crate::aggregator::{Changes, Effects, Population, Pressure};
 use crate::domain::catalog::Catalog;
 use crate::domain::flow::{Flow, Origin};
-use crate::domain::instance::Rules;
-use crate::domain::names::overlap;
-use crate::domain::result::{Closed, Finished, Outcome, Sums};
 use crate::domain::time::{Arrival, EventTime, Now};
 pub use connections::{BytesInFlight, ConnectionMetrics};
-use flows::{FlowMetrics, Gauges, Shared};
+use flows::{FlowMetrics, Gauges};
 use histogram::{Bounds, Layout, NativeLayout};
 use own::{OwnMetrics, StoreMetrics};
 use series::{Birth, Lines, SeriesLimits};
-use snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
 pub use store::{Recovery, StoreHealth};
 use stored::Carried;
 pub use stored::{Stability, stability};
@@ -112,21 +109,6 @@ pub struct Metrics {
     carried: Mutex<Carried>,
     /// Where there is a store.
     store: OnceLock<StoreMetrics>,
-}
-
-/// Says what is done from now on about how much is kept.
-fn felt(pressure: Pressure) {
-    match pressure {
-        Pressure::None => info!("there is room again for what requests bring"),
-        Pressure::Refusing => {
-            warn!(
-                "requests are refused until instances have ended: see limits.memory_bytes and limits.instances"
-            );
-        }
-        Pressure::Evicting => {
-            error!("instances are evicted for want of room: see limits.memory_bytes and limits.instances");
-        }
-    }
 }
 
 /// How long the series of a flow that the config has no longer are shown after its last instance was closed: several
@@ -396,132 +378,6 @@ impl Metrics {
         }
     }
 
-    /// Takes in what a request or a sweep did: the only caller of `Metrics::observe`.
-    pub fn record(&self, effects: &Effects, now: Now, catalog: &Catalog) {
-        let own = &self.own;
-        add(&own.instances.opened, effects.opened);
-        add(&own.instances.merged, effects.merged);
-        add(&own.instances.joints_over_limit, effects.joints_over_limit);
-        add(&own.events.duplicate, effects.duplicates);
-        add(&own.events.conflict, effects.conflicts);
-        if effects.over_limit > 0 {
-            own.events.over_limit.inc_by(effects.over_limit);
-            self.warned.over_limit.get_or_init(|| {
-                warn!("events find no room: see limits.instances and limits.events_per_instance");
-            });
-        }
-        add(&own.events.unmatched, effects.unmatched);
-        add(&own.events.after_folding, effects.after_folding);
-        add(&own.instances.tombstones_evicted, effects.tombstones_evicted);
-        own.panics.count_several(Task::Instance, effects.panics);
-        effects.pressure.inspect(|pressure| felt(*pressure));
-        for late in &effects.late {
-            let flow = catalog.flow(late.flow);
-            own.events.late.with_label_values(&[&*flow.name, self.late_stage(&flow, &late.stage)]).inc();
-            if let Some(lateness) = late.lateness {
-                own.times.late.observe(seconds(lateness.late));
-                let extension = own.times.late_extension.with_label_values(&[&*flow.name]);
-                extension.observe(seconds(lateness.extension));
-            }
-        }
-        let of_flows = |changes: &Changes, change: fn(&FlowMetrics, i64)| {
-            let of_some = changes.each().filter(|(flow, _)| *flow != catalog.unmatched().id);
-            of_some.for_each(|(flow, by)| change(&self.of(&catalog.flow(flow), now), by));
-        };
-        of_flows(&effects.open_change, FlowMetrics::change_open);
-        of_flows(&effects.overdue_change, FlowMetrics::change_overdue);
-        self.observe(&effects.finished, now);
-        for finished in &effects.finished {
-            match finished {
-                Finished::Closed(_) => {}
-                Finished::Unmatched { events, ignored } => {
-                    own.instances.unmatched.inc();
-                    own.events.unmatched.inc_by(*events);
-                    own.events.ignored.inc_by(*ignored);
-                }
-                Finished::Divided { events, unmatched, ignored, skewed } => {
-                    own.events.closed.inc_by(*events);
-                    own.events.unmatched.inc_by(*unmatched);
-                    own.events.ignored.inc_by(*ignored);
-                    own.events.skewed.inc_by(*skewed);
-                }
-            }
-        }
-    }
-
-    /// A stage that a late event may name: one that the flow has shown, so that strangers cannot make up series.
-    fn late_stage<'a>(&self, flow: &Flow, stage: &'a Arc<str>) -> &'a str {
-        let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
-        if !flows.get(&flow.name).is_some_and(|metrics| metrics.knows_stage(stage)) {
-            return "";
-        }
-        // Stages may come and go, but what was said of them stays.
-        let mut said = self.late_stages.lock().unwrap_or_else(PoisonError::into_inner);
-        let stages = said.entry(Arc::clone(&flow.name)).or_default();
-        if stages.len() < self.settings.values_per_label {
-            stages.insert(Arc::clone(stage));
-        }
-        if stages.contains(stage) { stage } else { "" }
-    }
-
-    /// Observes each closed instance, once.
-    fn observe(&self, finished: &[Finished], now: Now) {
-        let closed: Vec<&Closed> = finished
-            .iter()
-            .filter_map(|finished| match finished {
-                Finished::Closed(closed) => Some(&**closed),
-                Finished::Unmatched { .. } | Finished::Divided { .. } => None,
-            })
-            .collect();
-        if closed.is_empty() {
-            return;
-        }
-        let own = &self.own;
-        let birth = self.birth(now);
-        let lags = own.times.close_lag.local();
-        // These counters are shared with other threads, so they are touched once for all.
-        let mut sum = Sums::default();
-        let (mut outcomes, mut failed) = ([0; Outcome::ALL.len()], 0);
-        for of_one in closed.chunk_by(|a, b| Arc::ptr_eq(&a.flow, &b.flow)) {
-            // If a reload puts others in their place meanwhile, it is as if it had done so a moment later.
-            failed += self.of(&of_one[0].flow, now).observe(of_one, birth);
-        }
-        for closed in closed {
-            lags.observe(seconds(now.arrival.since(closed.due)));
-            sum.add(&closed.notes);
-            outcomes[closed.outcome as usize] += 1;
-            self.note_oddities(closed);
-        }
-        lags.flush();
-        own.panics.count_several(Task::Instance, failed);
-        own.instances.closed.iter().zip(outcomes).for_each(|(counter, count)| add(counter, count));
-        add(&own.events.closed, sum.events);
-        add(&own.events.ignored, sum.ignored);
-        add(&own.events.unmatched, sum.foreign);
-        add(&own.events.skewed, sum.skewed);
-        add(&own.instances.stub_gaps_joined, sum.coarsened);
-        add(&own.instances.coarse_paths, sum.coarse_paths);
-        add(&own.instances.parent_cycles, sum.cycles);
-    }
-
-    /// Counts what is odd about an instance.
-    fn note_oddities(&self, closed: &Closed) {
-        let (own, notes) = (&self.own.instances, &closed.notes);
-        for (noted, counter) in [
-            (notes.reversed, &own.reversed),
-            (notes.orphan_root, &own.orphan_roots),
-            (notes.unanswered, &own.unanswered_producers),
-            (notes.unseen_link, &own.unseen_links),
-            (notes.missed_link, &own.missed_links),
-            (!closed.skews.is_empty(), &own.uncertain),
-            (notes.label_conflict, &own.label_conflicts),
-        ] {
-            if noted {
-                counter.with_label_values(&[&*closed.flow.name]).inc();
-            }
-        }
-    }
-
     /// How many instances of a flow are open, and how many of these for longer than promised.
     pub fn in_flight(&self, flow: &str) -> (u64, u64) {
         let flows = self.flows.read().unwrap_or_else(PoisonError::into_inner);
@@ -604,104 +460,6 @@ impl Metrics {
     pub fn show_all(&self) {
         self.show_all.store(true, Relaxed);
     }
-
-    /// All families as they stand at `now`. Shown values never depend on how often they are looked at.
-    pub fn snapshot(&self, now: Now, population: Population) -> Vec<Family> {
-        let mut flows: Vec<_> =
-            self.flows.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
-        flows.sort_by_key(|metrics| (metrics.flow().id, Arc::clone(&metrics.flow().name)));
-        let end = Arrival::since_origin(Duration::MAX);
-        let now = if self.show_all.load(Relaxed) { Now { arrival: end, ..now } } else { now };
-        let shared = Shared::ALL.into_iter().map(|family| Family {
-            name: family.name().into(),
-            help: family.help().into(),
-            kind: family.kind(),
-            series: flows.iter().fold(Vec::new(), |all, metrics| joined(all, metrics.series(family, now))),
-        });
-        let mut families: Vec<Family> = shared.collect();
-        let retired: Vec<Arc<str>> =
-            self.retired.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        let is_retired = |metrics: &FlowMetrics| retired.contains(&metrics.flow().name);
-        for metrics in &flows {
-            let own = metrics.flow().metric.as_ref().filter(|_| is_retired(metrics));
-            let mut others = flows.iter().filter(|other| !is_retired(other));
-            let is_taken = own.is_some_and(|own| {
-                others.any(|other| other.flow().metric.as_ref().is_some_and(|metric| overlap(metric, own)))
-            });
-            // A name is of the flow that has it now.
-            if !is_taken {
-                self.own_names(metrics, now, &mut families);
-            }
-        }
-        self.refresh(population, &flows);
-        families.extend(self.own_families());
-        families.retain(|family| !family.series.is_empty());
-        families
-    }
-
-    /// The families that one flow has for itself.
-    fn own_names(&self, metrics: &FlowMetrics, now: Now, families: &mut Vec<Family>) {
-        let flow = metrics.flow();
-        let (Some(name), Some((histogram, last))) = (&flow.metric, metrics.own(now)) else {
-            return;
-        };
-        let help = flow.help.get().cloned();
-        let help = help
-            .unwrap_or_else(|| format!("End-to-end latency of the flow {} in seconds.", flow.name).into());
-        families.push(Family {
-            name: Arc::clone(name),
-            help: Arc::clone(&help),
-            kind: Kind::Histogram,
-            series: histogram,
-        });
-        if self.settings.ancestor_gauge && flow.origin == Origin::Pushed {
-            let name = format!("{name}_total").into();
-            families.push(Family { name, help, kind: Kind::Gauge, series: last });
-        }
-    }
-
-    /// Brings the values up to date that are read, not counted.
-    fn refresh(&self, population: Population, flows: &[Arc<FlowMetrics>]) {
-        let own = &self.own;
-        // Of two scrapes at once only one may count what has overflown.
-        let _refreshing = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
-        let detailed = population.open.saturating_sub(population.stubs);
-        own.instances.open.with_label_values(&["detailed"]).set(i64::try_from(detailed).unwrap_or(i64::MAX));
-        own.instances
-            .open
-            .with_label_values(&["stub"])
-            .set(i64::try_from(population.stubs).unwrap_or(i64::MAX));
-        own.connections.request_bytes.set(self.bytes_in_flight.get() as f64);
-        own.events.open.set(population.events as f64);
-        own.instances.tombstones.set(population.tombstones as f64);
-        own.instances.memory.set(population.memory_bytes as f64);
-        own.instances.memory_limit.set(population.memory_limit_bytes as f64);
-        own.instances.degraded.set(match population.pressure {
-            Pressure::None => 0.0,
-            Pressure::Refusing => 1.0,
-            Pressure::Evicting => 2.0,
-        });
-        let mut demand: HashMap<&str, (u64, u64)> = HashMap::new();
-        for (family, refused, wanted) in flows.iter().flat_map(|metrics| metrics.demand()) {
-            let sums = demand.entry(family).or_default();
-            *sums = (sums.0 + refused, sums.1 + wanted);
-        }
-        for (family, (refused, wanted)) in demand {
-            let counter = own.requests.series_overflow.with_label_values(&[family]);
-            counter.inc_by(refused.saturating_sub(counter.get()));
-            let gauge = own.requests.series_wanted.with_label_values(&[family]);
-            gauge.set(i64::try_from(wanted).unwrap_or(i64::MAX));
-        }
-    }
-}
-
-/// Both lists. Most of the time one of them is empty, and the other one long.
-fn joined<T>(mut all: Vec<T>, mut more: Vec<T>) -> Vec<T> {
-    if all.is_empty() {
-        return more;
-    }
-    all.append(&mut more);
-    all
 }
 
 /// Adds to a counter. Most of what may be counted does not happen, and to add nothing would take its place in the cache from
@@ -716,39 +474,4 @@ fn add(counter: &IntCounter, count: u64) {
 fn seconds(time: Duration) -> f64 {
     const PARTS: f64 = (1 << 20) as f64;
     (time.as_secs_f64() * PARTS).round() / PARTS
-}
-
-/// The `prometheus` crate's model in ours.
-fn from_prometheus(family: &prometheus::proto::MetricFamily, started: EventTime) -> Family {
-    use prometheus::proto::MetricType;
-    let kind = match family.get_field_type() {
-        MetricType::COUNTER => Kind::Counter,
-        MetricType::HISTOGRAM => Kind::Histogram,
-        MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => Kind::Gauge,
-    };
-    let series = family.get_metric().iter().map(|metric| {
-        let labels =
-            metric.get_label().iter().map(|label| (label.name().into(), label.value().into())).collect();
-        let value = match kind {
-            Kind::Counter => Value::Float(metric.get_counter().get_value()),
-            Kind::Gauge => Value::Float(metric.get_gauge().get_value()),
-            Kind::Histogram => Value::Histogram(histogram_from_prometheus(metric.get_histogram())),
-        };
-        Series { labels, created: Some(started), value }
-    });
-    Family { name: family.name().into(), help: family.help().into(), kind, series: series.collect() }
-}
-
-fn histogram_from_prometheus(histogram: &prometheus::proto::Histogram) -> HistogramValue {
-    let finite = || histogram.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite());
-    let mut counts = Vec::new();
-    let mut before = 0;
-    for cumulated in finite().map(|bucket| bucket.cumulative_count()).chain([histogram.get_sample_count()]) {
-        counts.push(cumulated.saturating_sub(before));
-        before = cumulated;
-    }
-    let bounds = finite().map(|bucket| bucket.upper_bound()).collect();
-    let sum = Sum::Float(histogram.get_sample_sum());
-    let counts = counts.into();
-    HistogramValue { bounds, counts, sum, exemplars: Vec::new(), shows_classic: true, native: None }
 }

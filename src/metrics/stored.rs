@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::warn;
 
+use super::Metrics;
 use super::flows::{FlowMetrics, Gauges};
+use super::scrape::from_prometheus;
 use super::snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
-use super::{Metrics, from_prometheus};
 use crate::domain::catalog::Catalog;
 use crate::domain::ids::FlowId;
 use crate::domain::instance::Rules;

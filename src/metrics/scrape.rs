@@ -1,0 +1,149 @@
+//! All families as they stand at one moment, those of the flows and the program's own.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::Metrics;
+use super::flows::{FlowMetrics, Shared};
+use super::snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
+use crate::aggregator::{Population, Pressure};
+use crate::domain::flow::Origin;
+use crate::domain::names::overlap;
+use crate::domain::time::{Arrival, EventTime, Now};
+
+impl Metrics {
+    /// All families as they stand at `now`. Shown values never depend on how often they are looked at.
+    pub fn snapshot(&self, now: Now, population: Population) -> Vec<Family> {
+        let mut flows: Vec<_> =
+            self.flows.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
+        flows.sort_by_key(|metrics| (metrics.flow().id, Arc::clone(&metrics.flow().name)));
+        let end = Arrival::since_origin(Duration::MAX);
+        let now = if self.show_all.load(Relaxed) { Now { arrival: end, ..now } } else { now };
+        let shared = Shared::ALL.into_iter().map(|family| Family {
+            name: family.name().into(),
+            help: family.help().into(),
+            kind: family.kind(),
+            series: flows.iter().fold(Vec::new(), |all, metrics| joined(all, metrics.series(family, now))),
+        });
+        let mut families: Vec<Family> = shared.collect();
+        let retired: Vec<Arc<str>> =
+            self.retired.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        let is_retired = |metrics: &FlowMetrics| retired.contains(&metrics.flow().name);
+        for metrics in &flows {
+            let own = metrics.flow().metric.as_ref().filter(|_| is_retired(metrics));
+            let mut others = flows.iter().filter(|other| !is_retired(other));
+            let is_taken = own.is_some_and(|own| {
+                others.any(|other| other.flow().metric.as_ref().is_some_and(|metric| overlap(metric, own)))
+            });
+            // A name is of the flow that has it now.
+            if !is_taken {
+                self.own_names(metrics, now, &mut families);
+            }
+        }
+        self.refresh(population, &flows);
+        families.extend(self.own_families());
+        families.retain(|family| !family.series.is_empty());
+        families
+    }
+
+    /// The families that one flow has for itself.
+    fn own_names(&self, metrics: &FlowMetrics, now: Now, families: &mut Vec<Family>) {
+        let flow = metrics.flow();
+        let (Some(name), Some((histogram, last))) = (&flow.metric, metrics.own(now)) else {
+            return;
+        };
+        let help = flow.help.get().cloned();
+        let help = help
+            .unwrap_or_else(|| format!("End-to-end latency of the flow {} in seconds.", flow.name).into());
+        families.push(Family {
+            name: Arc::clone(name),
+            help: Arc::clone(&help),
+            kind: Kind::Histogram,
+            series: histogram,
+        });
+        if self.settings.ancestor_gauge && flow.origin == Origin::Pushed {
+            let name = format!("{name}_total").into();
+            families.push(Family { name, help, kind: Kind::Gauge, series: last });
+        }
+    }
+
+    /// Brings the values up to date that are read, not counted.
+    fn refresh(&self, population: Population, flows: &[Arc<FlowMetrics>]) {
+        let own = &self.own;
+        // Of two scrapes at once only one may count what has overflown.
+        let _refreshing = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        let detailed = population.open.saturating_sub(population.stubs);
+        own.instances.open.with_label_values(&["detailed"]).set(i64::try_from(detailed).unwrap_or(i64::MAX));
+        own.instances
+            .open
+            .with_label_values(&["stub"])
+            .set(i64::try_from(population.stubs).unwrap_or(i64::MAX));
+        own.connections.request_bytes.set(self.bytes_in_flight.get() as f64);
+        own.events.open.set(population.events as f64);
+        own.instances.tombstones.set(population.tombstones as f64);
+        own.instances.memory.set(population.memory_bytes as f64);
+        own.instances.memory_limit.set(population.memory_limit_bytes as f64);
+        own.instances.degraded.set(match population.pressure {
+            Pressure::None => 0.0,
+            Pressure::Refusing => 1.0,
+            Pressure::Evicting => 2.0,
+        });
+        let mut demand: HashMap<&str, (u64, u64)> = HashMap::new();
+        for (family, refused, wanted) in flows.iter().flat_map(|metrics| metrics.demand()) {
+            let sums = demand.entry(family).or_default();
+            *sums = (sums.0 + refused, sums.1 + wanted);
+        }
+        for (family, (refused, wanted)) in demand {
+            let counter = own.requests.series_overflow.with_label_values(&[family]);
+            counter.inc_by(refused.saturating_sub(counter.get()));
+            let gauge = own.requests.series_wanted.with_label_values(&[family]);
+            gauge.set(i64::try_from(wanted).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// Both lists. Most of the time one of them is empty, and the other one long.
+fn joined<T>(mut all: Vec<T>, mut more: Vec<T>) -> Vec<T> {
+    if all.is_empty() {
+        return more;
+    }
+    all.append(&mut more);
+    all
+}
+
+/// The `prometheus` crate's model in ours.
+pub(super) fn from_prometheus(family: &prometheus::proto::MetricFamily, started: EventTime) -> Family {
+    use prometheus::proto::MetricType;
+    let kind = match family.get_field_type() {
+        MetricType::COUNTER => Kind::Counter,
+        MetricType::HISTOGRAM => Kind::Histogram,
+        MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => Kind::Gauge,
+    };
+    let series = family.get_metric().iter().map(|metric| {
+        let labels =
+            metric.get_label().iter().map(|label| (label.name().into(), label.value().into())).collect();
+        let value = match kind {
+            Kind::Counter => Value::Float(metric.get_counter().get_value()),
+            Kind::Gauge => Value::Float(metric.get_gauge().get_value()),
+            Kind::Histogram => Value::Histogram(histogram_from_prometheus(metric.get_histogram())),
+        };
+        Series { labels, created: Some(started), value }
+    });
+    Family { name: family.name().into(), help: family.help().into(), kind, series: series.collect() }
+}
+
+fn histogram_from_prometheus(histogram: &prometheus::proto::Histogram) -> HistogramValue {
+    let finite = || histogram.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite());
+    let mut counts = Vec::new();
+    let mut before = 0;
+    for cumulated in finite().map(|bucket| bucket.cumulative_count()).chain([histogram.get_sample_count()]) {
+        counts.push(cumulated.saturating_sub(before));
+        before = cumulated;
+    }
+    let bounds = finite().map(|bucket| bucket.upper_bound()).collect();
+    let sum = Sum::Float(histogram.get_sample_sum());
+    let counts = counts.into();
+    HistogramValue { bounds, counts, sum, exemplars: Vec::new(), shows_classic: true, native: None }
+}
