@@ -45,7 +45,7 @@ fn values(table: &PathTable) -> Vec<Option<Value<'static>>> {
 }
 
 fn holds(condition: &Condition, table: &PathTable) -> bool {
-    condition.holds(&Slots { values: &values(table), is_root_span: true })
+    condition.holds(&Slots { values: &values(table), is_root_span: true, lasting: None })
 }
 
 fn check_negation(text: &str, expected: bool) {
@@ -64,7 +64,7 @@ fn check_negation(text: &str, expected: bool) {
 /// A value is a literal, or a path that reads the same when it is printed.
 fn check_value(expression: &ValueExpression, table: &PathTable) {
     let values = values(table);
-    let value = expression.value(&Slots { values: &values, is_root_span: false });
+    let value = expression.value(&Slots { values: &values, is_root_span: false, lasting: None });
     drop(value.map(text_of));
     if let Some(slot) = expression.slot() {
         let printed = table.paths()[slot.index()].to_string();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 
-use super::condition::{Condition, Path, PathTable, Question, Slot, Slots, ValueExpression, text_of};
+use super::condition::{Condition, Path, PathTable, Question, Slot, Slots, ValueExpression, text_up_to};
 use crate::domain::event::{Facts, Matches, View};
 use crate::domain::footprint::Held;
 use crate::domain::ids::FlowId;
@@ -32,6 +32,8 @@ pub struct SpanRules {
     operations: Vec<Slot>,
     /// By the paths that the interned outcome depends on: what is asked about the value, where it matters for nothing else.
     questions: Vec<Option<Box<[Question]>>>,
+    /// By path: whether its value is the same for all spans of a resource and a scope.
+    lasting: Vec<bool>,
     index: PathIndex,
     /// Label and stage values are cut to this many bytes.
     value_bytes: usize,
@@ -187,6 +189,7 @@ impl SpanRules {
             interned: 0,
             operations: Vec::new(),
             questions: Vec::new(),
+            lasting: Vec::new(),
             index: PathIndex::default(),
             value_bytes: 256,
             cache: DashMap::default(),
@@ -208,6 +211,9 @@ impl SpanRules {
             .map(|key| self.table.slot(Path::SpanAttribute(key.into())))
             .into();
         self.index = PathIndex::of(self.table.paths());
+        let is_lasting =
+            |path: &Path| matches!(path, Path::ResourceAttribute(_) | Path::ScopeName | Path::ScopeVersion);
+        self.lasting = self.table.paths().iter().map(is_lasting).collect();
         Ok(self)
     }
 
@@ -240,6 +246,11 @@ impl SpanRules {
     /// What is asked about the value of an interned slot, if it matters for nothing else.
     pub fn questions(&self, slot: usize) -> Option<&[Question]> {
         self.questions.get(slot)?.as_deref()
+    }
+
+    /// By slot: whether its value is the same for all spans of a resource and a scope.
+    pub fn lasting(&self) -> &[bool] {
+        &self.lasting
     }
 
     /// Where the paths are.
@@ -324,6 +335,7 @@ impl SpanRules {
     }
 
     fn evaluate(&self, slots: &Slots<'_, '_>, is_entry: bool, threshold: u64) -> Interned {
+        let text_of = |value| text_up_to(value, self.value_bytes);
         let service = slots.value(self.service).map(text_of).filter(|name| !name.is_empty());
         let service = self.cut(service.as_deref().unwrap_or("unknown_service"));
         // Only people read it: that it was cut is not counted.
@@ -376,6 +388,7 @@ impl SpanRules {
         let holds = |condition: &Option<Condition>| {
             condition.as_ref().is_some_and(|condition| condition.holds(slots))
         };
+        let text_of = |value| text_up_to(value, self.value_bytes);
         let stage = rule.stage.as_ref().map(|stage| stage.value(slots).map(text_of).unwrap_or_default());
         View {
             stage: stage.map_or_else(|| Arc::clone(service), |stage| self.cut(&stage)),
@@ -391,7 +404,7 @@ impl SpanRules {
     }
 
     fn label(&self, expression: &ValueExpression, slots: &Slots<'_, '_>) -> Option<Arc<str>> {
-        let text = text_of(expression.value(slots)?);
+        let text = text_up_to(expression.value(slots)?, self.value_bytes);
         (!text.is_empty()).then(|| self.cut(&text))
     }
 
@@ -402,6 +415,7 @@ impl SpanRules {
         service: &Arc<str>,
         is_entry: bool,
     ) -> View {
+        let text_of = |value| text_up_to(value, self.value_bytes);
         let text = |slot: Slot| slots.value(slot).map(text_of).filter(|text| !text.is_empty());
         let method = built_in.methods.iter().find_map(|slot| text(*slot));
         let name = match (method, text(built_in.route)) {

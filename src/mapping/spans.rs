@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::admission::{Rejection, TimeLimits, TimeWindow};
-use super::condition::{Path, Slot, Slots, Value, text_of};
+use super::condition::{Lasting, Path, Slot, Slots, Value, text_up_to};
 use super::facts::{CACHED_BYTES, Interned, KeyRule, SpanRules};
 use super::otlp::{self, SpanFields, Text, TraceVisitor};
 use crate::domain::batch::Batch;
@@ -60,6 +60,7 @@ pub struct SpanMapper<'r> {
     resource: Values,
     scope: Values,
     span: Values,
+    lasting: Lasting<'r>,
     /// How often the resource or the scope has changed.
     scopes: u32,
     /// The fingerprint of the span that was asked for last; it begins with that of its resource and scope.
@@ -93,6 +94,7 @@ impl<'r> SpanMapper<'r> {
             resource: values(),
             scope: values(),
             span: values(),
+            lasting: Lasting::of(rules.lasting()),
             scopes: 0,
             fingerprint: Vec::new(),
             shared: (0, 0),
@@ -109,6 +111,12 @@ impl<'r> SpanMapper<'r> {
         let counted = Rejection::ALL.into_iter().zip(self.counts);
         self.mapped.rejected = counted.filter(|(_, count)| *count > 0).collect();
         self.mapped
+    }
+
+    /// To be called when the resource or the scope becomes another one.
+    fn changed(&mut self) {
+        self.scopes += 1;
+        self.lasting.forget();
     }
 
     fn map(&mut self, span: &SpanFields<'_>) -> Result<(TraceId, Event), Rejection> {
@@ -265,7 +273,7 @@ impl<'r> SpanMapper<'r> {
         let all = [&self.span, &self.scope, &self.resource];
         let value = |slot| all.iter().find_map(|values| values.get(slot)).map(Read::compared);
         let values: Vec<Option<Value<'_>>> = (0..self.rules.interned()).map(value).collect();
-        let slots = Slots { values: &values, is_root_span: kind.is_root };
+        let slots = Slots { values: &values, is_root_span: kind.is_root, lasting: Some(&self.lasting) };
         self.rules.learn(fingerprint, &slots, kind.is_entry, kind.threshold)
     }
 }
@@ -275,12 +283,12 @@ impl TraceVisitor for SpanMapper<'_> {
         self.resource.clear();
         self.scope.clear();
         self.span.clear();
-        self.scopes += 1;
+        self.changed();
     }
 
     fn resource_attribute(&mut self, key: Text<'_>, value: otlp::Value<'_>) {
         if let Some(slot) = self.rules.index().resource_attribute(key.as_bytes()) {
-            self.scopes += 1;
+            self.changed();
             self.resource.set(slot, value, self.rules);
         }
     }
@@ -288,7 +296,7 @@ impl TraceVisitor for SpanMapper<'_> {
     fn scope(&mut self, name: Text<'_>, version: Text<'_>) {
         self.scope.clear();
         self.span.clear();
-        self.scopes += 1;
+        self.changed();
         for (slot, path) in &self.rules.index().fields {
             match path {
                 Path::ScopeName => self.scope.set(*slot, otlp::Value::Str(name), self.rules),
@@ -352,7 +360,7 @@ fn keys_of(
     if rules.keys().is_empty() {
         return (joints, overlong);
     }
-    let no_paths = Slots { values: &[], is_root_span: false };
+    let no_paths = Slots { values: &[], is_root_span: false, lasting: None };
     for key in rules.keys().iter().filter(|key| wanted(key)) {
         let slot = key.value.slot().map(Slot::index);
         let of_span = slot.and_then(|slot| span.find(slot));
@@ -361,7 +369,8 @@ fn keys_of(
             Some(_) => of_span.as_ref().or_else(of_others).map(Read::compared),
             None => key.value.value(&no_paths),
         };
-        match value.map(text_of).filter(|value| !value.is_empty()) {
+        let text = value.map(|value| text_up_to(value, MAX_KEY_BYTES));
+        match text.filter(|value| !value.is_empty()) {
             Some(value) if value.len() > MAX_KEY_BYTES => overlong += 1,
             Some(value) => {
                 joints.push(Joint::Value { flow: key.flow, rank: key.rank, value: Arc::from(&*value) });
@@ -473,30 +482,62 @@ mod tests {
 
     #[test]
     fn what_a_resource_says_is_read_once_however_long_it_is() {
-        // Read for each span, this would be a terabyte.
-        const SERVICE_BYTES: usize = 16 << 20;
+        // Read for each span, this would be hundreds of gigabytes.
+        const SERVICE_BYTES: usize = 4 << 20;
         const SPANS: usize = 60_000;
         const NEVER: &str = r#"span.attributes["url.path"] == span.name"#;
-        let key =
-            r#"[{name: orders, match: 'span.name == "x"', key: 'resource.attributes["service.name"]'}]"#;
-        let configs: Vec<FlowConfig> = serde_saphyr::from_str(key).expect("flows");
+        const ORDERS: &str = r#"
+            - name: orders
+              match: 'IsMatch(resource.attributes["service.name"], "61$|a$")'
+              key: 'resource.attributes["service.name"]'
+              labels: {store: 'resource.attributes["service.name"]'}
+        "#;
+        let configs: Vec<FlowConfig> = serde_saphyr::from_str(ORDERS).expect("flows");
         let compiled = compile(&configs, &Defaults::default(), &[NEVER.to_owned()], true).expect("rules");
         let limits = TimeLimits { max_future: Duration::MAX, max_past: Duration::MAX };
         let now = Now { arrival: Arrival::ORIGIN, wall: EventTime::EPOCH };
-        let mut mapper = SpanMapper::new(&compiled.rules, limits, now);
-        mapper.resource();
         let service = "a".repeat(SERVICE_BYTES);
-        for _ in 0..2 {
-            mapper.resource_attribute(Text::from("service.name"), otlp::Value::Str(Text::from(&*service)));
+        for value in [otlp::Value::Str(Text::from(&*service)), otlp::Value::Bytes(service.as_bytes())] {
+            let mut mapper = SpanMapper::new(&compiled.rules, limits, now);
+            mapper.resource();
+            for _ in 0..2 {
+                mapper.resource_attribute(Text::from("service.name"), value);
+            }
+            mapper.scope(Text::default(), Text::default());
+            for number in 0..SPANS {
+                let name = number.to_string();
+                let span = SpanFields { trace_id: &[1; 16], span_id: &[1; 8], ..SpanFields::default() };
+                mapper.span(SpanFields { name: Text::from(&*name), ..span });
+            }
+            let mapped = mapper.finish();
+            assert_eq!((mapped.events.len(), mapped.overlong_keys), (SPANS, SPANS as u64));
+            let matches = |event: &Event| event.facts.matches.first.is_some_and(|flow| flow.place == 0);
+            assert!(mapped.events.into_incoming().all(|incoming| matches(&incoming.event)));
         }
-        mapper.scope(Text::default(), Text::default());
-        for number in 0..SPANS {
-            let name = number.to_string();
-            let span = SpanFields { trace_id: &[1; 16], span_id: &[1; 8], ..SpanFields::default() };
-            mapper.span(SpanFields { name: Text::from(&*name), ..span });
+    }
+
+    #[test]
+    fn what_was_found_in_one_resource_is_not_taken_for_another() {
+        const ENDS: &str = r#"[{name: orders, match: 'IsMatch(resource.attributes["host"], "b$")'}]"#;
+        let configs: Vec<FlowConfig> = serde_saphyr::from_str(ENDS).expect("flows");
+        let compiled = compile(&configs, &Defaults::default(), &[], true).expect("rules");
+        let limits = TimeLimits { max_future: Duration::MAX, max_past: Duration::MAX };
+        let now = Now { arrival: Arrival::ORIGIN, wall: EventTime::EPOCH };
+        let mut mapper = SpanMapper::new(&compiled.rules, limits, now);
+        for end in ["a", "b", "a"] {
+            let host = format!("{}{end}", "x".repeat(5000));
+            mapper.resource();
+            mapper.resource_attribute(Text::from("host"), otlp::Value::Str(Text::from(&*host)));
+            mapper.scope(Text::default(), Text::default());
+            for name in ["1", "2"] {
+                let span = SpanFields { trace_id: &[1; 16], span_id: &[1; 8], ..SpanFields::default() };
+                mapper.span(SpanFields { name: Text::from(name), ..span });
+            }
         }
-        let mapped = mapper.finish();
-        assert_eq!((mapped.events.len(), mapped.overlong_keys), (SPANS, SPANS as u64));
+        let first = |event: &Event| event.facts.matches.first.map(|flow| flow.place);
+        let found: Vec<_> =
+            mapper.finish().events.into_incoming().map(|incoming| first(&incoming.event)).collect();
+        assert_eq!(found, [Some(1), Some(1), Some(0), Some(0), Some(1), Some(1)]);
     }
 
     #[test]

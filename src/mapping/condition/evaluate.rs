@@ -4,6 +4,7 @@
 //! condition and its values, and cannot fail: what cannot be compared is unequal and not in any order, as in OTTL.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::cmp::Ordering;
 
 use regex::Regex;
@@ -34,6 +35,52 @@ pub struct Slots<'slots, 'value> {
     pub values: &'slots [Option<Value<'value>>],
     /// Whether the span has no parent.
     pub is_root_span: bool,
+    /// What was found out about values that other spans have as well.
+    pub lasting: Option<&'slots Lasting<'slots>>,
+}
+
+/// What was found out about long values that many spans have in common: without it, each of a million spans could have the
+/// same megabyte searched.
+#[derive(Debug)]
+pub struct Lasting<'s> {
+    /// By slot: whether its value is the same for all spans of a resource and a scope.
+    slots: &'s [bool],
+    /// Each with the slot and the expression that was searched for, which is told by its place in memory.
+    found: RefCell<Vec<(Slot, *const Regex, bool)>>,
+}
+
+impl<'s> Lasting<'s> {
+    /// Values of fewer bytes are searched each time.
+    const LONG: usize = 256;
+
+    /// Nothing yet about the values of these slots.
+    pub fn of(slots: &'s [bool]) -> Self {
+        Lasting { slots, found: RefCell::default() }
+    }
+
+    /// To be called when any of the values becomes another one.
+    pub fn forget(&mut self) {
+        self.found.get_mut().clear();
+    }
+
+    fn concerns(&self, slot: Slot, value: Option<Value<'_>>) -> bool {
+        let bytes = match value {
+            Some(Value::Str(text)) => text.len(),
+            Some(Value::Bytes(bytes)) => bytes.len(),
+            _ => 0,
+        };
+        bytes >= Self::LONG && self.slots.get(slot.index()) == Some(&true)
+    }
+
+    fn matches(&self, slot: Slot, value: Option<Value<'_>>, regex: &Regex) -> bool {
+        let is_it = |known: &&(Slot, *const Regex, bool)| known.0 == slot && std::ptr::eq(known.1, regex);
+        if let Some((_, _, found)) = self.found.borrow().iter().find(is_it) {
+            return *found;
+        }
+        let found = matches(value, regex);
+        self.found.borrow_mut().push((slot, regex, found));
+        found
+    }
 }
 
 impl<'value> Slots<'_, 'value> {
@@ -150,7 +197,13 @@ impl Test {
             Self::Constant(flag) => *flag,
             Self::Flag(slot) => matches!(slots.value(*slot), Some(Value::Bool(true))),
             Self::Compare(left, comparison, right) => comparison.holds(left.value(slots), right.value(slots)),
-            Self::Matches(slot, regex) => matches(slots.value(*slot), regex),
+            Self::Matches(slot, regex) => {
+                let value = slots.value(*slot);
+                match slots.lasting.filter(|lasting| lasting.concerns(*slot, value)) {
+                    Some(lasting) => lasting.matches(*slot, value, regex),
+                    None => matches(value, regex),
+                }
+            }
             Self::RootSpan => slots.is_root_span,
             Self::Not(test) => !test.holds(slots),
             Self::All(tests) => tests.iter().all(|test| test.holds(slots)),
@@ -207,9 +260,23 @@ pub fn text_of(value: Value<'_>) -> Cow<'_, str> {
         Value::Bool(false) => Cow::Borrowed("false"),
         Value::Int(number) => Cow::Owned(number.to_string()),
         Value::Double(number) => text_of_double(number),
-        Value::Bytes(bytes) => Cow::Owned(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        Value::Bytes(bytes) => Cow::Owned(hexadecimal(bytes)),
         Value::Other => Cow::Borrowed(""),
     }
+}
+
+/// The same for who needs no more than its first `most` bytes, and whether there are more: of long bytes no more is written.
+pub fn text_up_to(value: Value<'_>, most: usize) -> Cow<'_, str> {
+    match value {
+        Value::Bytes(bytes) => Cow::Owned(hexadecimal(&bytes[..bytes.len().min(most / 2 + 1)])),
+        other => text_of(other),
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// Where JSON, and so OTTL, changes to the notation with an exponent.

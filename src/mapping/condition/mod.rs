@@ -15,7 +15,7 @@ mod path;
 mod tests;
 
 pub use self::error::ExpressionError;
-pub use self::evaluate::{Slots, Value, text_of};
+pub use self::evaluate::{Lasting, Slots, Value, text_of, text_up_to};
 pub use self::parser::{MAXIMUM_EXPRESSION_BYTES, MAXIMUM_NESTING, MAXIMUM_REGEX_BYTES};
 pub use self::path::{Path, PathTable, Slot};
 
@@ -68,7 +68,7 @@ pub struct Question(Test);
 impl Question {
     /// The answer for a value.
     pub fn holds(&self, value: Value<'_>) -> bool {
-        self.0.holds(&Slots { values: &[Some(value)], is_root_span: false })
+        self.0.holds(&Slots { values: &[Some(value)], is_root_span: false, lasting: None })
     }
 }
 

@@ -44,7 +44,7 @@ fn check(cases: &[(&str, bool)]) {
         let mut table = PathTable::default();
         let condition = Condition::parse(text, &mut table).unwrap_or_else(|error| panic!("{text}: {error}"));
         let values = sample_values(&table);
-        let slots = Slots { values: &values, is_root_span: false };
+        let slots = Slots { values: &values, is_root_span: false, lasting: None };
         assert_eq!(condition.holds(&slots), *expected, "{text}");
     }
 }
@@ -249,7 +249,7 @@ fn strings_have_the_escapes_of_go() {
         (r#""it's""#, "it's"),
     ] {
         let value = ValueExpression::parse(literal, &mut PathTable::default()).expect(literal);
-        let slots = Slots { values: &[], is_root_span: false };
+        let slots = Slots { values: &[], is_root_span: false, lasting: None };
         assert_eq!(value.value(&slots), Some(Value::Str(expected)), "{literal}");
     }
 }
@@ -257,8 +257,8 @@ fn strings_have_the_escapes_of_go() {
 #[test]
 fn is_root_span_asks_the_span() {
     let condition = Condition::parse("IsRootSpan()", &mut PathTable::default()).unwrap();
-    assert!(condition.holds(&Slots { values: &[], is_root_span: true }));
-    assert!(!condition.holds(&Slots { values: &[], is_root_span: false }));
+    assert!(condition.holds(&Slots { values: &[], is_root_span: true, lasting: None }));
+    assert!(!condition.holds(&Slots { values: &[], is_root_span: false, lasting: None }));
 }
 
 #[test]
@@ -275,10 +275,13 @@ fn a_path_has_one_slot_for_all_expressions_of_a_table() {
     assert_eq!(table.slot(Path::SpanAttribute("x".into())).index(), 1);
     // Expressions parsed earlier work with values for more paths than they know, and with too few.
     let values = [None, Some(Value::Int(1)), None];
-    assert!(first.holds(&Slots { values: &values, is_root_span: false }));
-    assert!(!first.holds(&Slots { values: &[], is_root_span: false }));
-    assert_eq!(second.value(&Slots { values: &values, is_root_span: false }), Some(Value::Int(1)));
-    assert_eq!(second.value(&Slots { values: &[], is_root_span: false }), None);
+    assert!(first.holds(&Slots { values: &values, is_root_span: false, lasting: None }));
+    assert!(!first.holds(&Slots { values: &[], is_root_span: false, lasting: None }));
+    assert_eq!(
+        second.value(&Slots { values: &values, is_root_span: false, lasting: None }),
+        Some(Value::Int(1))
+    );
+    assert_eq!(second.value(&Slots { values: &[], is_root_span: false, lasting: None }), None);
 }
 
 #[test]
@@ -327,7 +330,11 @@ fn a_value_expression_is_a_path_or_a_string() {
         let mut table = PathTable::default();
         let expression = ValueExpression::parse(text, &mut table).expect(text);
         let values = sample_values(&table);
-        assert_eq!(expression.value(&Slots { values: &values, is_root_span: false }), expected, "{text}");
+        assert_eq!(
+            expression.value(&Slots { values: &values, is_root_span: false, lasting: None }),
+            expected,
+            "{text}"
+        );
     }
     let paths = "one of resource.attributes[\"key\"], span.attributes[\"key\"], span.name, span.kind, span.status.code, \
         span.status.message, instrumentation_scope.name, instrumentation_scope.version";

@@ -311,7 +311,7 @@ proptest! {
         let condition = Condition::parse(&text, &mut table).unwrap_or_else(|error| panic!("{text}: {error}"));
         for span in &spans {
             let values: Vec<_> = table.paths().iter().map(|path| span.value(path).borrowed()).collect();
-            let slots = Slots { values: &values, is_root_span: span.is_root };
+            let slots = Slots { values: &values, is_root_span: span.is_root, lasting: None };
             prop_assert_eq!(condition.holds(&slots), tree.holds(span), "{} for {:?}", &text, span);
         }
     }
