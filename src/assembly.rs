@@ -61,6 +61,7 @@ pub fn build_from(
     let limits = catalog::Limits {
         pushed_flows: config.push.flows,
         events_per_instance: config.limits.events_per_instance,
+        fold_from: config.limits.fold_from,
     };
     let Beginning { now, seed, earlier: (earlier, generation) } = beginning;
     let catalog = Catalog::new(flows, config.defaults.timers(), rules.may_match(), limits);

@@ -361,6 +361,8 @@ pub struct Limits {
     pub instances: usize,
     /// Events kept of one instance, at most 65535; further ones only count for its bounds and stages.
     pub events_per_instance: usize,
+    /// Events from which on an instance that only waits is folded to a stub: fewer take less than a stub.
+    pub fold_from: usize,
     /// Closed instances of which late events are recognised in detail; the ones that expire first make room.
     pub tombstones: usize,
     /// Closed traces whose keys are remembered for another hour.
@@ -387,6 +389,7 @@ impl Default for Limits {
             memory_bytes: None,
             instances: 10_000_000,
             events_per_instance: 10_000,
+            fold_from: 64,
             tombstones: 1_000_000,
             remembered: 1_000_000,
             traces_per_instance: 256,

@@ -49,7 +49,7 @@ flows:
   - name: order
     end: [{stage: shipped}]
     labels: {store: 'span.attributes["x"]'}
-limits: {events_per_instance: 6, tombstones: 4, remembered: 2000, instances: 12, links_per_trace: 2}
+limits: {events_per_instance: 6, fold_from: 3, tombstones: 4, remembered: 2000, instances: 12, links_per_trace: 2}
 metrics: {series_per_family: 3, values_per_label: 2, idle: 30s, histograms: both, native_buckets: 4, zero_first: 5s}
 push: {ancestor_gauge: true, flows: 2}
 "#;

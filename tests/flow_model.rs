@@ -61,6 +61,8 @@ struct Plan {
     defaults: Timers,
     /// When the first event may come, in seconds after the start of the process.
     offset: u64,
+    /// From how many events on an instance that only waits is folded.
+    fold_from: usize,
 }
 
 /// One event as its sender would describe it. Times are whole seconds.
@@ -169,7 +171,7 @@ impl Plan {
 
     /// With the flow that pushes created behind the others.
     fn catalog(&self, events_per_instance: usize) -> Catalog {
-        let limits = catalog::Limits { pushed_flows: 1, events_per_instance };
+        let limits = catalog::Limits { pushed_flows: 1, events_per_instance, fold_from: self.fold_from };
         let catalog = Catalog::new(self.flows(), self.defaults, !self.configured.is_empty(), limits);
         catalog.pushed("order").unwrap();
         catalog
@@ -711,7 +713,8 @@ impl<'a> Oracle<'a> {
             // A trace that is only the built-in flow's may still turn out to be a configured one's.
             let is_decided =
                 |flow: &usize| *flow != self.plan.configured.len() || *flow == 0 || !self.plan.trace_flow;
-            let may_fold = open.folded_as.is_none() && case.quiet_is_over(now);
+            let is_large = open.events.len() >= self.plan.fold_from;
+            let may_fold = open.folded_as.is_none() && is_large && case.quiet_is_over(now);
             if let Some(flow) = chosen.filter(is_decided).filter(|_| may_fold) {
                 let pinned = open.events.iter().any(Spec::is_push);
                 open.folded_as = Some((flow, pinned));
@@ -1224,8 +1227,15 @@ fn a_flow() -> impl Strategy<Value = FlowPlan> {
 fn a_plan() -> impl Strategy<Value = Plan> {
     // Right after the start of the process beginnings may have been lost, after 1000 s not any more.
     let offset = prop_oneof![1 => Just(1), 2 => Just(1000)];
-    (vec(a_flow(), 1..=3), any::<bool>(), some_timers(), offset).prop_map(
-        |(configured, trace_flow, defaults, offset)| Plan { configured, trace_flow, defaults, offset },
+    let fold_from = prop_oneof![2 => Just(0), 1 => 2..=4_usize, 1 => Just(100)];
+    (vec(a_flow(), 1..=3), any::<bool>(), some_timers(), offset, fold_from).prop_map(
+        |(configured, trace_flow, defaults, offset, fold_from)| Plan {
+            configured,
+            trace_flow,
+            defaults,
+            offset,
+            fold_from,
+        },
     )
 }
 
@@ -1438,6 +1448,7 @@ fn a_patient_plan() -> impl Strategy<Value = Plan> {
     a_plan().prop_map(|mut plan| {
         plan.configured.truncate(1);
         plan.trace_flow = false;
+        plan.fold_from = 0;
         let flow = &mut plan.configured[0];
         flow.start = None;
         flow.ends = vec![EndAlternative {

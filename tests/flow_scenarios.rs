@@ -606,6 +606,39 @@ fn a_match_that_comes_after_folding_is_counted_and_changes_nothing() {
 }
 
 #[test]
+fn few_events_are_kept_whole_while_they_wait() {
+    let mut world = World::new(TWO_FLOWS, &[], Caps { fold_from: 3, ..NO_CAPS });
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server().named("two")]);
+    world.at(20.0).receive(&[span("payment", 2, 0.2, 0.4).server().under(1).named("one")]);
+    assert_eq!((world.total.after_folding, world.aggregator.population().stubs), (0, 0));
+    check(world.at(40.0), &["first ok root 1s at 30s"]);
+    assert!(!world.only().notes.coarse_path);
+
+    let mut world = World::new(TWO_FLOWS, &[], Caps { fold_from: 3, ..NO_CAPS });
+    world.at(1.0).receive(&[span("gateway", 1, 0.0, 1.0).server().named("two")]);
+    for (second, id) in [(20.0, 2), (40.0, 3)] {
+        assert_eq!(world.aggregator.population().stubs, 0);
+        world.at(second).receive(&[span("payment", id, 0.2, 0.4).server().under(1)]);
+    }
+    assert_eq!(world.at(60.0).aggregator.population().stubs, 1);
+    world.receive(&[span("payment", 4, 0.2, 25.0).server().under(1).named("done")]);
+    check(world.at(700.0), &["second ok end 25s at 70s"]);
+    assert!(world.only().notes.coarse_path);
+}
+
+#[test]
+fn few_events_are_folded_if_what_their_spans_said_takes_more() {
+    let flows = "[{name: checkout, match: 'true', labels: {note: 'span.attributes[\"note\"]'}}]";
+    for (characters, stubs) in [(4000, 1), (4, 0)] {
+        let note: &'static str = "x".repeat(characters).leak();
+        let mut world = World::new(flows, &[], Caps { fold_from: 100, ..NO_CAPS });
+        let spans = (2..10).map(|id| span("worker", id, 0.0, 0.1).server().under(1).saying("note", note));
+        world.receive(&spans.collect::<Vec<_>>());
+        assert_eq!(world.at(25.0).aggregator.population().stubs, stubs, "{characters}");
+    }
+}
+
+#[test]
 fn what_no_flow_wants_is_the_built_in_flows_labelled_by_its_root() {
     let mut world = World::with(TWO_FLOWS);
     world.at(1.0).receive(&[

@@ -18,6 +18,7 @@ from rabbitmq import rabbitmq
 
 # Two flows, since one that is folded to a stub while its message is in the queue is measured
 # from less than one that is kept whole.
+LIMITS = {"fold_from": 1}
 FOLDED = {"name": "order", "match": 'span.name == "POST /orders"'}
 WHOLE = {"name": "gift", "match": 'span.name == "POST /gifts"', "quiet_period": "30s"}
 REQUESTS = [("order", "POST /orders"), ("gift", "POST /gifts")] * 2
@@ -40,7 +41,7 @@ class Order:
 
 
 def check_the_time_in_the_queue_is_seen_in_prometheus():
-    with aggregator(flows=[FOLDED, WHOLE]) as running, Prometheus(running) as server:
+    with aggregator(flows=[FOLDED, WHOLE], limits=LIMITS) as running, Prometheus(running) as server:
         with rabbitmq() as broker:
             orders = place_orders(broker, running)
             time.sleep(SECONDS_IN_QUEUE)
@@ -65,7 +66,7 @@ def check_a_batch_consumer_ends_each_of_its_flows():
     Each order has the latency of its own, and all of them share the work of that span. The
     span's own trace is no flow that anybody waited for.
     """
-    with aggregator(flows=[FOLDED, WHOLE]) as running, Prometheus(running) as server:
+    with aggregator(flows=[FOLDED, WHOLE], limits=LIMITS) as running, Prometheus(running) as server:
         with rabbitmq() as broker:
             orders = place_orders(broker, running)
             time.sleep(SECONDS_IN_QUEUE)

@@ -16,10 +16,10 @@ from load import send
 SPANS_PER_SECOND = 600_000
 # Nothing ends while it is measured.
 OPEN = "defaults: {quiet_period: 2h, linger: 2h, max_age: 3h}\nlimits: {instances: 20000000}\n"
-# The same for instances that wait for a stage that never comes, and so are folded.
+# The same for instances that wait for a stage that never comes, and are folded.
 FOLDED = """
 defaults: {quiet_period: 2s, linger: 2h, max_age: 3h}
-limits: {instances: 20000000}
+limits: {instances: 20000000, fold_from: 1}
 flows:
   - {name: orders, match: 'resource.attributes["service.name"] == "orders"', expect: [never]}
 """

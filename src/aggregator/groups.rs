@@ -383,7 +383,7 @@ impl<'a, 'r, R: Rules> Joined<'a, 'r, R> {
         }
         for key in &group.members {
             let folded = self.with(key, |instance| {
-                if !self.aggregator.folds(instance) {
+                if !self.aggregator.folds(instance, self.round.rules) {
                     return None;
                 }
                 let (was_stub, before) = (instance.is_stub(), instance.flow().id);

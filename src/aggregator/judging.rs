@@ -47,17 +47,18 @@ impl Aggregator {
                 let due = instance.due;
                 return self.look_again(slot, key, hash, due, round.now);
             }
-            let folds = self.folds(instance);
             // Where all is done in one order, there is nobody who could wait for the lock.
             let is_apart = looks_apart < LOOKS_APART && !self.is_repeated;
             let Some(likeness) = is_apart.then(|| instance.likeness()).flatten() else {
                 let (verdict, look) = instance.judge(&key, round.now);
-                let folds = folds && matches!(verdict, Verdict::Wait { fold: true, .. });
-                if folds && may_fold(instance.flow(), round.rules) {
+                let may_fold = matches!(verdict, Verdict::Wait { fold: true, .. })
+                    && may_fold(instance.flow(), round.rules);
+                if may_fold && self.folds(instance, round.rules) {
                     round.effects.bytes_change += self.fold(instance, Arc::clone(instance.flow()));
                 }
                 return self.carry_out(verdict, look, slot, key, hash, round);
             };
+            let folds = self.folds(instance, round.rules);
             drop(slot);
             if self.judge_apart(&key, hash, likeness, folds, round) {
                 return;
@@ -129,9 +130,16 @@ impl Aggregator {
         }
     }
 
-    /// Whether there is any use in folding an instance: when memory is short, only if that frees some.
-    pub(super) fn folds(&self, instance: &Instance) -> bool {
-        self.is_repeated || !self.is_refusing() || instance.outweighs_a_stub() || instance.is_mostly_facts()
+    /// Whether there is any use in folding an instance: a stub of few events takes more than they do, unless it frees what
+    /// their spans said; and when memory is short, it must free some.
+    pub(super) fn folds(&self, instance: &Instance, rules: &impl Rules) -> bool {
+        let is_large = instance.folds_by_size(rules);
+        // Facts may be shared here and not where all is done again.
+        if self.is_repeated {
+            return is_large;
+        }
+        let has_room = !self.is_refusing();
+        (is_large && (has_room || instance.outweighs_a_stub())) || instance.is_mostly_facts()
     }
 }
 

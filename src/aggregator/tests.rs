@@ -89,6 +89,10 @@ impl Rules for Rigged {
         Rules::events_per_instance(self.asked())
     }
 
+    fn fold_from(&self) -> usize {
+        Rules::fold_from(self.asked())
+    }
+
     fn generation(&self) -> u32 {
         Rules::generation(self.asked())
     }
@@ -124,7 +128,7 @@ impl Bench {
         let configs: Vec<FlowConfig> = serde_saphyr::from_str(flows).unwrap();
         let defaults = Defaults::default();
         let compiled = compile(&configs, &defaults, &[], true).unwrap();
-        let catalog_limits = CatalogLimits { pushed_flows: 10, events_per_instance: 10_000 };
+        let catalog_limits = CatalogLimits { pushed_flows: 10, events_per_instance: 10_000, fold_from: 0 };
         let may_match = compiled.rules.may_match();
         Bench {
             catalog: Rigged {
@@ -441,7 +445,7 @@ fn repeated_events_leave_no_more_entries_in_the_calendar_than_one() {
         async_wait: wait,
         tombstone: wait,
     };
-    let limits = CatalogLimits { pushed_flows: 1, events_per_instance: 100 };
+    let limits = CatalogLimits { pushed_flows: 1, events_per_instance: 100, fold_from: 0 };
     let catalog = Catalog::new(Vec::new(), timers, false, limits);
     let flow = catalog.pushed("order").unwrap();
     let aggregator = Aggregator::new(Limits {
@@ -536,6 +540,10 @@ impl Rules for Meddling<'_> {
 
     fn events_per_instance(&self) -> usize {
         self.bench.catalog.events_per_instance()
+    }
+
+    fn fold_from(&self) -> usize {
+        self.bench.catalog.fold_from()
     }
 
     fn generation(&self) -> u32 {

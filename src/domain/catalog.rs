@@ -37,6 +37,8 @@ pub struct Limits {
     pub pushed_flows: usize,
     /// How many events one instance keeps.
     pub events_per_instance: usize,
+    /// From how many events on an instance that only waits is folded.
+    pub fold_from: usize,
 }
 
 #[derive(Debug, Default)]
@@ -201,6 +203,10 @@ impl Rules for Catalog {
 
     fn events_per_instance(&self) -> usize {
         self.limits.events_per_instance
+    }
+
+    fn fold_from(&self) -> usize {
+        self.limits.fold_from
     }
 
     fn generation(&self) -> u32 {

@@ -35,6 +35,8 @@ pub trait Rules {
     fn spans_may_match(&self) -> bool;
     /// How many events one instance keeps.
     fn events_per_instance(&self) -> usize;
+    /// From how many events on an instance that only waits is folded.
+    fn fold_from(&self) -> usize;
     /// How often the config has been reloaded.
     fn generation(&self) -> u32;
 }
@@ -280,6 +282,11 @@ impl Instance {
             u32::try_from(footprint::array::<Instance>(1) + body + joints + extra).unwrap_or(u32::MAX),
         );
         i64::from(self.weight) - i64::from(before)
+    }
+
+    /// Whether it has so many events that it is folded while it only waits.
+    pub fn folds_by_size(&self, rules: &impl Rules) -> bool {
+        self.len() >= rules.fold_from()
     }
 
     /// Whether most of what it takes are facts that no other instance shares, so that a stub would take far less.

@@ -54,6 +54,7 @@ pub struct World {
 pub struct Caps {
     pub instances: usize,
     pub events_per_instance: usize,
+    pub fold_from: usize,
     pub tombstones: usize,
     pub traces_per_instance: usize,
     pub links_per_trace: usize,
@@ -62,6 +63,7 @@ pub struct Caps {
 pub const NO_CAPS: Caps = Caps {
     instances: 1_000_000,
     events_per_instance: 10_000,
+    fold_from: 0,
     tombstones: 1_000_000,
     traces_per_instance: 100,
     links_per_trace: 100,
@@ -84,7 +86,8 @@ impl World {
         let defaults = Defaults::default();
         let ignore: Vec<String> = ignore.iter().map(|condition| condition.to_string()).collect();
         let compiled = compile(&configs, &defaults, &ignore, trace_flow).unwrap();
-        let limits = catalog::Limits { pushed_flows: 10, events_per_instance: caps.events_per_instance };
+        let (events_per_instance, fold_from) = (caps.events_per_instance, caps.fold_from);
+        let limits = catalog::Limits { pushed_flows: 10, events_per_instance, fold_from };
         World {
             catalog: Catalog::new(compiled.flows, defaults.timers(), compiled.rules.may_match(), limits),
             rules: compiled.rules,
