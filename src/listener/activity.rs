@@ -52,7 +52,16 @@ struct State {
     phase: Phase,
     /// When the answers that are being sent began.
     answers: Vec<Instant>,
-    is_http2: bool,
+    protocol: Protocol,
+}
+
+/// What a connection speaks, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    /// So many of them have come that are those of HTTP/2.
+    Unknown(usize),
+    Http1,
+    Http2,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -66,12 +75,26 @@ enum Phase {
 }
 
 /// How connections of HTTP/2 begin (RFC 9113, section 3.4).
-const HTTP2: &[u8] = b"PRI ";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+impl Protocol {
+    /// By some more bytes.
+    fn told_by(self, bytes: &[u8]) -> Self {
+        let Protocol::Unknown(matched) = self else { return self };
+        let rest = &PREFACE[matched..];
+        match () {
+            () if bytes.starts_with(rest) => Protocol::Http2,
+            () if rest.starts_with(bytes) => Protocol::Unknown(matched + bytes.len()),
+            () => Protocol::Http1,
+        }
+    }
+}
 
 impl Activity {
     /// Of a connection that has just been made: a request is expected.
     pub(super) fn new(now: Instant) -> Arc<Self> {
-        let state = State { phase: Phase::Beginning(now), answers: Vec::new(), is_http2: false };
+        let state =
+            State { phase: Phase::Beginning(now), answers: Vec::new(), protocol: Protocol::Unknown(0) };
         Arc::new(Activity { state: Mutex::new(state), is_silent: AtomicBool::new(true) })
     }
 
@@ -114,14 +137,14 @@ impl Activity {
     /// Bytes have come while nothing was under way.
     fn came(&self, bytes: &[u8]) {
         let mut state = self.state();
-        state.is_http2 |= matches!(state.phase, Phase::Beginning(_)) && bytes.starts_with(HTTP2);
-        state.phase = match state.phase {
+        state.protocol = state.protocol.told_by(bytes);
+        state.phase = match (state.phase, state.protocol) {
             // Its frames are more than requests: pings, windows. Headers are few, and bounded by their size.
-            Phase::Beginning(since) if state.is_http2 => Phase::Silent(since),
-            Phase::Silent(_) if !state.is_http2 => Phase::Beginning(Instant::now()),
-            phase => phase,
+            (Phase::Beginning(since), Protocol::Http2) => Phase::Silent(since),
+            (Phase::Silent(_), Protocol::Http1) => Phase::Beginning(Instant::now()),
+            (phase, _) => phase,
         };
-        self.is_silent.store(false, Relaxed);
+        self.is_silent.store(matches!(state.protocol, Protocol::Unknown(_)), Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -277,7 +300,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_oldest_answer_counts_and_frames_of_http_2_are_no_requests() {
         let activity = Activity::new(Instant::now());
-        activity.came(b"PRI * HTTP/2.0");
+        activity.came(PREFACE);
         assert_eq!(due_in(&activity), Some((120, Overdue::Idle)));
         let first = activity.begin().answer(Body::empty());
         pass(7).await;
@@ -289,5 +312,22 @@ mod tests {
         pass(60).await;
         activity.came(b"a ping");
         assert_eq!(due_in(&activity), Some((60, Overdue::Idle)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_connection_speaks_is_told_by_the_whole_preface_however_it_comes() {
+        let activity = Activity::new(Instant::now());
+        for byte in PREFACE {
+            assert_eq!(due_in(&activity), Some((10, Overdue::Headers)));
+            activity.came(std::slice::from_ref(byte));
+        }
+        assert_eq!(due_in(&activity), Some((120, Overdue::Idle)));
+        let activity = Activity::new(Instant::now());
+        activity.came(b"PR");
+        activity.came(b"I /livez HTTP/1.1\r\n");
+        assert_eq!(due_in(&activity), Some((10, Overdue::Headers)));
+        drop(activity.begin().answer(Body::empty()));
+        activity.came(PREFACE);
+        assert_eq!(due_in(&activity), Some((10, Overdue::Headers)), "it has spoken HTTP/1.1 before");
     }
 }
