@@ -52,7 +52,7 @@ impl Status {
         self.stores_nothing.store(!stores, Relaxed);
     }
 
-    /// Says that everything has been closed, at once, and resolves when that many scrapes have shown it.
+    /// Says that everything has been closed, at once, and resolves when that many scrapes have shown it to the end.
     pub fn last_scrapes(&self, scrapes: u32) -> impl Future<Output = ()> {
         self.closed.store(true, Relaxed);
         async move {
@@ -128,9 +128,7 @@ async fn metrics(State(web): State<Web>, method: Method, headers: HeaderMap) -> 
     let Some((page, is_compressed)) = apart(&web, render).await else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    if is_last {
-        web.status.last_scrapes.send_modify(|seen| *seen += 1);
-    }
+    let page = if is_last { page.counted_by(web.status.last_scrapes.clone()) } else { page };
     let mut response_headers = HeaderMap::new();
     let content_type = HeaderValue::try_from(format.content_type());
     response_headers.insert(CONTENT_TYPE, content_type.expect("all content types are plain ASCII"));

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::metrics::exposition::PIECE_BYTES;
@@ -79,7 +80,7 @@ impl Place {
     /// Fills it with a page to be read.
     pub(super) fn fill(self, pieces: Vec<Bytes>) -> Page {
         *lock(&self.state) = State::Read(pieces.into(), Instant::now());
-        Page(self)
+        Page { place: self, counter: None }
     }
 }
 
@@ -91,7 +92,18 @@ impl Drop for Place {
 
 /// A page that is being read.
 #[derive(Debug)]
-pub(super) struct Page(Place);
+pub(super) struct Page {
+    place: Place,
+    /// Counts it once all of it has been read.
+    counter: Option<watch::Sender<u32>>,
+}
+
+impl Page {
+    /// Has it counted once all of it has been read.
+    pub(super) fn counted_by(self, counter: watch::Sender<u32>) -> Self {
+        Page { counter: Some(counter), ..self }
+    }
+}
 
 /// Its place was taken by another reader.
 #[derive(Debug, Error)]
@@ -103,12 +115,17 @@ impl Body for Page {
     type Error = Lost;
 
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
-        let mut state = lock(&self.0.state);
+        let Page { place, counter } = self.get_mut();
+        let mut state = lock(&place.state);
         let State::Read(rest, since) = &mut *state else {
             return Poll::Ready(Some(Err(Lost)));
         };
         // What the connection has been handed it holds itself: not more than this at a time.
-        let Some(piece) = take(rest, PIECE_BYTES) else {
+        let piece = take(rest, PIECE_BYTES);
+        if let Some(counter) = counter.take_if(|_| rest.is_empty()) {
+            counter.send_modify(|read| *read += 1);
+        }
+        let Some(piece) = piece else {
             return Poll::Ready(None);
         };
         *since = Instant::now();
@@ -116,11 +133,11 @@ impl Body for Page {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&*lock(&self.0.state), State::Read(rest, _) if rest.is_empty())
+        matches!(&*lock(&self.place.state), State::Read(rest, _) if rest.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &*lock(&self.0.state) {
+        match &*lock(&self.place.state) {
             State::Read(rest, _) => SizeHint::with_exact(rest.iter().map(|piece| piece.len() as u64).sum()),
             State::Made | State::Lost => SizeHint::default(),
         }
@@ -187,6 +204,28 @@ mod tests {
         }
         assert!(page.is_end_stream());
         assert_eq!(handed_out, [(0, 10), (1, PIECE_BYTES), (1, 5), (2, PIECE_BYTES)]);
+    }
+
+    #[tokio::test]
+    async fn a_page_is_counted_when_all_of_it_has_been_read() {
+        let places = Places::new(2);
+        let counter = watch::Sender::new(0);
+        let page = || {
+            let (place, _) = places.take().unwrap();
+            place.fill(vec![vec![0; PAGE].into()]).counted_by(counter.clone())
+        };
+        let mut left = page();
+        assert!(left.frame().await.unwrap().is_ok());
+        drop(left);
+        assert_eq!(*counter.borrow(), 0);
+        let mut read = page();
+        while !read.is_end_stream() {
+            assert_eq!(*counter.borrow(), 0);
+            assert!(read.frame().await.unwrap().is_ok());
+        }
+        assert_eq!(*counter.borrow(), 1);
+        assert!(read.frame().await.is_none());
+        assert_eq!(*counter.borrow(), 1);
     }
 
     #[tokio::test(start_paused = true)]
