@@ -1709,9 +1709,10 @@ const SPOILT: [(&str, &str, Coding); 6] = [
     }),
 ];
 
-const GARBAGE_BEHIND: [(&str, &str, Coding); 2] = [
+const GARBAGE_BEHIND: [(&str, &str, Coding); 3] = [
     ("garbage behind", "gzip", |plain| [gzip(plain), b"garbage".to_vec()].concat()),
     ("garbage behind", "zstd", |plain| [zstd(plain), b"garbage".to_vec()].concat()),
+    ("one more stream behind", "deflate", |plain| deflate(plain).repeat(2)),
 ];
 
 #[test]
@@ -1759,6 +1760,24 @@ fn garbage_behind_compressed_data_is_refused_over_grpc() {
         assert!(reply.code > 0, "{encoding}, {what}: {reply:?}");
     }
     assert_nothing_was_received(&server);
+}
+
+/// As a page of another site can have it posted by a browser that asks nobody.
+#[test]
+fn what_does_not_say_that_it_is_grpc_is_not_taken_for_it() {
+    let server = Server::patient("");
+    let body = frame(false, &request("shop", vec![span(1, 1)]).encode_to_vec());
+    let url = format!("http://{}{EXPORT}", server.otlp_grpc());
+    for content_type in ["text/plain", "application/x-protobuf", "application/grpcish", ""] {
+        let headers = [("content-type", content_type), ("origin", "https://elsewhere.example")];
+        assert_eq!(send(&client(), "POST", &url, &headers, body.clone()).status, 415, "{content_type}");
+    }
+    assert_eq!(send(&client(), "POST", &url, &[], body.clone()).status, 415);
+    assert_nothing_was_received(&server);
+    for content_type in ["application/grpc", "application/grpc+proto", "Application/gRPC; x=y"] {
+        let reply = send(&client(), "POST", &url, &[("content-type", content_type)], body.clone());
+        assert_eq!(reply.status, 200, "{content_type}");
+    }
 }
 
 #[test]

@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 import hpack
 import http2
 from attacks import attacked, widened, withstood
-from lib import expect, expect_equal
+from lib import eventually, expect, expect_equal
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 STREAMS = 128
 HEADER_LIST_BYTES = 16 * 1024
@@ -161,6 +162,35 @@ READERS = 4
 PAGES_OF_A_READER = 50
 # How many pages there may be in memory for readers, being made and waiting to be read.
 MOST_PAGES = 40
+
+
+def check_an_upload_that_is_given_up_is_not_taken_for_a_whole_one():
+    """A stream may be reset with the code that says that nothing is wrong."""
+    body = one_span()
+    block = http2.header_block(
+        "POST",
+        "/v1/traces",
+        ("content-type", "application/x-protobuf"),
+        ("content-length", str(2 * len(body))),
+    )
+    with attacked() as running:
+        with http2.Connection(running.ports["otlp_http"]) as connection:
+            connection.send(
+                http2.frame(http2.HEADERS, http2.END_HEADERS, 1, block)
+                + http2.frame(http2.DATA, 0, 1, body)
+                + http2.frame(http2.RST_STREAM, 0, 1, bytes(4))
+            )
+            refused = "latency_aggregator_requests_refused_total"
+            eventually(lambda: running.scrape().total(refused), 1, "requests refused")
+        expect_equal(running.scrape().received(), 0, "events received")
+
+
+def one_span():
+    request = ExportTraceServiceRequest()
+    span = request.resource_spans.add().scope_spans.add().spans.add()
+    span.trace_id, span.span_id = b"\x01" * 16, b"\x01" * 8
+    span.end_time_unix_nano = time.time_ns()
+    return request.SerializeToString()
 
 
 def check_pages_that_nobody_reads_are_few():

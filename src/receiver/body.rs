@@ -196,6 +196,10 @@ async fn collect_all(
             }
         }
     }
+    // A stream of HTTP/2 may be reset as if it had ended.
+    if body.size_hint().lower() > 0 {
+        return Err(Refusal::Undecodable("the body ended early".to_owned()));
+    }
     Ok(whole.map_or(first, Buffer::freeze))
 }
 
@@ -250,7 +254,16 @@ fn inflate(encoding: Encoding, body: Bytes, limit: usize, reserved: &mut Reserve
         // An empty body is an empty request, compressed or not.
         _ if body.is_empty() => Ok(body),
         Encoding::Gzip => read_limited(flate2::read::MultiGzDecoder::new(&*body), limit, reserved, failed),
-        Encoding::Deflate => read_limited(flate2::read::ZlibDecoder::new(&*body), limit, reserved, failed),
+        Encoding::Deflate => {
+            let mut decoder = flate2::read::ZlibDecoder::new(&*body);
+            let inflated = read_limited(&mut decoder, limit, reserved, failed)?;
+            if decoder.total_in() < body.len() as u64 {
+                let message =
+                    "the body cannot be decompressed: there is more behind the end of its deflate stream";
+                return Err(Refusal::Undecodable(message.to_owned()));
+            }
+            Ok(inflated)
+        }
         Encoding::Zstd => {
             reserved.grow(1 << ZSTD_WINDOW_LOG)?;
             let mut decoder = zstd::stream::read::Decoder::with_buffer(&*body).map_err(failed)?;

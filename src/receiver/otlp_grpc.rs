@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::{BufMut, BytesMut};
 use http::header::CONTENT_TYPE;
@@ -37,6 +37,9 @@ pub fn router(pipeline: Arc<Pipeline>, limits: ReceiverLimits) -> Router {
 }
 
 async fn export(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
+    if !is_grpc(request.headers()) {
+        return not_grpc(&receiver, request);
+    }
     let exported = match timeout(request.headers()) {
         None => receiver.export_message(request).await,
         Some(deadline) => tokio::time::timeout(deadline, receiver.export_message(request))
@@ -74,6 +77,23 @@ impl Receiver {
             status(&refusal)
         })
     }
+}
+
+/// Whether a request says that it is one of gRPC. A browser may be made to post anything from another site, but not under
+/// this name.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_ascii_lowercase());
+    let format = content_type.as_deref().and_then(|value| value.strip_prefix(b"application/grpc"));
+    format.is_some_and(|format| matches!(format.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// As gRPC over HTTP2, "Requests", has it.
+fn not_grpc(receiver: &Receiver, request: Request) -> Response {
+    body::drain_later(request.into_body());
+    let refusal = Refusal::Unsupported("content-type must be application/grpc".to_owned());
+    receiver.refused(&refusal);
+    receiver.answered(Transport::Grpc, &(refusal.grpc_code() as i32).to_string());
+    (refusal.http_status(), format!("{}\n", refusal.message())).into_response()
 }
 
 /// Names the compression of a message, and those that are accepted (gRPC over HTTP2, "Message-Encoding").
