@@ -20,6 +20,10 @@ use super::time::EventTime;
 /// needs least, so that the choice stays the same; only a `join` then lacks some.
 pub const MAX_CANDIDATES: usize = 16;
 
+/// How many labels an instance has at most that its pushes name: as many as one push may. Of more the first by name are
+/// taken.
+pub const MAX_PUSHED: usize = 32;
+
 /// Where a candidate stands among others: by event start, then span id, then service; of pushes by the name of the stage.
 type Rank = (EventTime, SpanId, u32, Option<Arc<str>>);
 
@@ -32,7 +36,8 @@ fn rank(event: &Event) -> Rank {
 /// A label's name and value.
 pub type Label = (Arc<str>, Arc<str>);
 
-/// The candidates of every label of an instance.
+/// The candidates of every label of an instance. Those that pushes name are in the order of their names, and one more of
+/// them than may be, which tells that there are too many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Candidates(Vec<(Arc<str>, OfLabel)>);
 
@@ -108,21 +113,39 @@ impl Candidates {
             }
             Labels::Union => {
                 for (name, value) in event.facts.push.iter().flat_map(|push| &push.labels) {
-                    self.offer(name, value, event, Pick::Last);
+                    if let Some(place) = self.place_of_pushed(name) {
+                        self.offer_at(place, value, event, Pick::Last);
+                    }
                 }
             }
         }
     }
 
     fn offer(&mut self, name: &Arc<str>, value: &Arc<str>, event: &Event, rule: Pick) {
-        let index =
-            self.0.iter().position(|(known, _)| Arc::ptr_eq(known, name) || known == name).unwrap_or_else(
-                || {
-                    self.0.push((Arc::clone(name), OfLabel::new()));
-                    self.0.len() - 1
-                },
-            );
-        let candidates = &mut self.0[index].1;
+        let known = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, name) || known == name);
+        let place = known.unwrap_or_else(|| {
+            self.0.push((Arc::clone(name), OfLabel::new()));
+            self.0.len() - 1
+        });
+        self.offer_at(place, value, event, rule);
+    }
+
+    /// Where a label is that a push names, if there is room for it. Which labels there is room for depends on their names
+    /// alone.
+    fn place_of_pushed(&mut self, name: &Arc<str>) -> Option<usize> {
+        match self.0.binary_search_by(|(known, _)| known.cmp(name)) {
+            Ok(place) => Some(place),
+            Err(place) if place > MAX_PUSHED => None,
+            Err(place) => {
+                self.0.insert(place, (Arc::clone(name), OfLabel::new()));
+                self.0.truncate(MAX_PUSHED + 1);
+                Some(place)
+            }
+        }
+    }
+
+    fn offer_at(&mut self, place: usize, value: &Arc<str>, event: &Event, rule: Pick) {
+        let candidates = &mut self.0[place].1;
         let is_same = |known: &&mut Candidate| Arc::ptr_eq(&known.value, value) || known.value == *value;
         if let Some(known) = candidates.iter_mut().find(is_same) {
             known.report(event);
@@ -140,16 +163,22 @@ impl Candidates {
     /// Takes in the candidates of other events of the same instance.
     pub fn merge(&mut self, flow: &Flow, other: Candidates) {
         for (name, theirs) in other.0 {
-            let Some((_, ours)) = self.0.iter_mut().find(|(known, _)| *known == name) else {
+            let (place, rule) = match &flow.labels {
+                Labels::Declared(rules) => {
+                    let rule = rules.iter().find(|rule| rule.name == name);
+                    let place = self.0.iter().position(|(known, _)| *known == name);
+                    (place, rule.map_or(Pick::First, |rule| rule.pick))
+                }
+                Labels::Union => match self.place_of_pushed(&name) {
+                    None => continue,
+                    place => (place, Pick::Last),
+                },
+            };
+            let Some(place) = place else {
                 self.0.push((name, theirs));
                 continue;
             };
-            let rule = match &flow.labels {
-                Labels::Declared(rules) => {
-                    rules.iter().find(|rule| rule.name == name).map_or(Pick::First, |rule| rule.pick)
-                }
-                Labels::Union => Pick::Last,
-            };
+            let ours = &mut self.0[place].1;
             for candidate in theirs {
                 match ours.iter_mut().find(|known| known.value == candidate.value) {
                     Some(known) => known.merge(candidate),
@@ -178,13 +207,11 @@ impl Candidates {
                 (rules.iter().map(choose).collect(), disagree)
             }
             Labels::Union => {
-                let mut labels: Vec<_> = self
-                    .0
-                    .iter()
-                    .filter_map(|(name, candidates)| Some((Arc::clone(name), pick(Pick::Last, candidates)?)))
-                    .collect();
-                labels.sort();
-                (labels, self.0.iter().any(|(_, candidates)| candidates.len() > 1))
+                let named = self.0.iter().take(MAX_PUSHED);
+                let labels = named
+                    .filter_map(|(name, candidates)| Some((Arc::clone(name), pick(Pick::Last, candidates)?)));
+                let are_too_many = self.0.len() > MAX_PUSHED;
+                (labels.collect(), are_too_many || self.0.iter().any(|(_, candidates)| candidates.len() > 1))
             }
         }
     }

@@ -269,7 +269,7 @@ impl InstanceMetrics {
             ),
             label_conflicts: make.counters(
                 "label_conflicts_total",
-                "Closed instances whose events disagreed about a label.",
+                "Closed instances whose events disagreed about a label, or named more labels than may be.",
                 &["flow"],
             ),
             coarse_paths: make.counter(
