@@ -90,7 +90,12 @@ fn world(flows: &str) -> World {
         if flows.is_empty() { Vec::new() } else { serde_saphyr::from_str(flows).unwrap() };
     let defaults = Defaults::default();
     let compiled = compile(&configs, &defaults, &[], true).unwrap();
-    let limits = catalog::Limits { pushed_flows: 10, events_per_instance: 10_000, fold_from: 64 };
+    let limits = catalog::Limits {
+        pushed_flows: 10,
+        events_per_instance: 10_000,
+        fold_from: 64,
+        explained_events: 1000,
+    };
     let may_match = compiled.rules.may_match();
     World {
         catalog: Catalog::new(compiled.flows, defaults.timers(), may_match, limits),

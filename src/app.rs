@@ -292,7 +292,8 @@ async fn sweep(pipeline: &Pipeline) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        while pipeline.sweep(pipeline.now()) {
+        // A few keys may stand for much work. Whoever waits for the network is not to wait for it.
+        while tokio::task::block_in_place(|| pipeline.sweep(pipeline.now())) {
             tokio::task::yield_now().await;
         }
     }

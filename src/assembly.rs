@@ -14,7 +14,7 @@ use crate::mapping::push::PushLimits;
 use crate::memory;
 use crate::metrics::{Metrics, Settings};
 use crate::pipeline::{InForce, Pipeline, wall};
-use crate::recent::{self, Recent};
+use crate::recent::Recent;
 
 /// The part of the memory that the process may have which is kept for instances, unless the config says how much.
 const MEMORY_SHARE: u64 = 2;
@@ -62,6 +62,7 @@ pub fn build_from(
         pushed_flows: config.push.flows,
         events_per_instance: config.limits.events_per_instance,
         fold_from: config.limits.fold_from,
+        explained_events: if config.api.recent == 0 { 0 } else { config.api.recent_events },
     };
     let Beginning { now, seed, earlier: (earlier, generation) } = beginning;
     let catalog = Catalog::new(flows, config.defaults.timers(), rules.may_match(), limits);
@@ -96,8 +97,7 @@ pub fn build_from(
     let time = TimeLimits { max_future: config.ingest.max_future, max_past: config.ingest.max_past };
     let limits = PushLimits { time, value_bytes: config.limits.value_bytes };
     let rules = rules.with_value_bytes(config.limits.value_bytes);
-    let recent =
-        Recent::new(recent::Limits { instances: config.api.recent, events: config.api.recent_events });
+    let recent = Recent::new(config.api.recent);
     let in_force = InForce { catalog, rules };
     Pipeline::new(in_force, limits, aggregator, metrics, recent)
 }

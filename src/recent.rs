@@ -1,6 +1,6 @@
 //! The instances that were closed last, so that they can be explained.
 //!
-//! Bounded in instances of each flow and in events of each instance; the oldest make room.
+//! Bounded in instances of each flow; the oldest make room.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,17 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::domain::event::Event;
 use crate::domain::footprint;
 use crate::domain::ids::{FlowId, Key};
-use crate::domain::result::{Closed, Finished};
+use crate::domain::result::{Closed, Finished, PathStep};
 use crate::domain::time::EventTime;
-
-/// How many instances are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Of each flow.
-    pub instances: usize,
-    /// With more events than this only what was measured is kept of an instance, not its events.
-    pub events: usize,
-}
 
 /// An instance and when it was closed, by our wall clock.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,30 +23,28 @@ pub struct Ended {
 /// The instances that were closed last.
 #[derive(Debug)]
 pub struct Recent {
-    limits: Limits,
+    /// How many of each flow.
+    most: usize,
     by_flow: Mutex<BTreeMap<FlowId, VecDeque<Arc<Ended>>>>,
 }
 
 impl Recent {
-    /// Empty.
-    pub fn new(limits: Limits) -> Self {
-        Recent { limits, by_flow: Mutex::default() }
+    /// Empty, with room for `most` of each flow.
+    pub fn new(most: usize) -> Self {
+        Recent { most, by_flow: Mutex::default() }
     }
 
     /// Keeps what was closed, at `at`.
     pub fn add(&self, finished: Vec<Finished>, at: EventTime) {
-        if finished.is_empty() || self.limits.instances == 0 {
+        if finished.is_empty() || self.most == 0 {
             return;
         }
         // What is not kept is dropped before others have to wait.
         let last = self.last_of_each(finished);
         let mut by_flow = self.lock();
-        for mut closed in last {
-            if closed.detail.events.len() > self.limits.events {
-                closed.detail.events = Vec::new();
-            }
+        for closed in last {
             let kept = by_flow.entry(closed.flow.home).or_default();
-            if kept.len() >= self.limits.instances {
+            if kept.len() >= self.most {
                 kept.pop_front();
             }
             kept.push_back(Arc::new(Ended { closed: *closed, at }));
@@ -70,7 +59,7 @@ impl Recent {
             let Finished::Closed(closed) = finished else { continue };
             let count = counts.entry(closed.flow.home).or_default();
             *count += 1;
-            if *count <= self.limits.instances {
+            if *count <= self.most {
                 last.push(closed);
             }
         }
@@ -92,7 +81,10 @@ impl Recent {
     /// What they take in memory, in bytes, roughly, without the facts that events share.
     pub fn bytes(&self) -> usize {
         let each = |ended: &Arc<Ended>| {
-            footprint::array::<Ended>(1) + footprint::array::<Event>(ended.closed.detail.events.capacity())
+            let detail = &ended.closed.detail;
+            footprint::array::<Ended>(1)
+                + footprint::array::<Event>(detail.events.capacity())
+                + footprint::array::<PathStep>(detail.steps.capacity())
         };
         self.lock().values().flatten().map(each).sum()
     }

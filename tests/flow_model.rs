@@ -171,7 +171,12 @@ impl Plan {
 
     /// With the flow that pushes created behind the others.
     fn catalog(&self, events_per_instance: usize) -> Catalog {
-        let limits = catalog::Limits { pushed_flows: 1, events_per_instance, fold_from: self.fold_from };
+        let limits = catalog::Limits {
+            pushed_flows: 1,
+            events_per_instance,
+            fold_from: self.fold_from,
+            explained_events: 100,
+        };
         let catalog = Catalog::new(self.flows(), self.defaults, !self.configured.is_empty(), limits);
         catalog.pushed("order").unwrap();
         catalog

@@ -791,6 +791,21 @@ fn events_of_instances_for_which_there_is_no_room_are_counted_and_make_orphans()
 }
 
 #[test]
+fn a_root_beyond_the_cap_still_says_which_flow_it_is() {
+    let caps = Caps { events_per_instance: 50, ..NO_CAPS };
+    let mut world = World::new("[{name: checkout, match: 'span.name == \"POST /orders\"'}]", &[], caps);
+    world.at(200.0);
+    let spans = (2..70).map(|id| span("worker", id, id as f64, id as f64 + 1.0).server().under(1));
+    world.receive(&spans.collect::<Vec<_>>());
+    for id in [1, 100] {
+        world.receive(&[span("gateway", id, 0.0, 100.0).server().named("POST /orders")]);
+    }
+    world.receive(&[span("worker", 101, 90.0, 110.0).server().under(1)]);
+    check(world.at(700.0), &["checkout ok root 110s at 210s"]);
+    assert_eq!((world.total.new, world.total.over_limit), (51, 20));
+}
+
+#[test]
 fn an_instance_over_its_cap_is_still_one_observation_with_its_bounds_and_its_root() {
     let caps = Caps { events_per_instance: 50, ..NO_CAPS };
     let mut world = World::new("", &[], caps);
@@ -861,6 +876,25 @@ fn a_root_that_comes_long_after_its_children_still_decides_the_flow() {
     world.at(60.0);
     check(&world, &["checkout ok root 30s at 40s"]);
     assert_eq!(world.total.after_folding, 0);
+}
+
+#[test]
+fn of_too_many_labels_the_first_by_name_are_taken_in_whatever_order_they_come() {
+    let push = |number: usize| {
+        json!({"id": "7", "name": "order", "stage": format!("s{number}"), "created_at": at(number as f64),
+            "label_values": {format!("label_{number:03}"): "x"}})
+    };
+    for step in [1, 7, 99] {
+        let mut world = World::with("");
+        world.at(100.0);
+        for place in 0..100 {
+            world.push(&[push(place * step % 100)]);
+        }
+        world.at(700.0);
+        let names: Vec<&str> = world.only().labels.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, (0..32).map(|number| format!("label_{number:03}")).collect::<Vec<_>>());
+        assert!(world.only().notes.label_conflict);
+    }
 }
 
 #[test]

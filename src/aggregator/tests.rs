@@ -93,6 +93,10 @@ impl Rules for Rigged {
         Rules::fold_from(self.asked())
     }
 
+    fn explained_events(&self) -> usize {
+        Rules::explained_events(self.asked())
+    }
+
     fn generation(&self) -> u32 {
         Rules::generation(self.asked())
     }
@@ -128,7 +132,12 @@ impl Bench {
         let configs: Vec<FlowConfig> = serde_saphyr::from_str(flows).unwrap();
         let defaults = Defaults::default();
         let compiled = compile(&configs, &defaults, &[], true).unwrap();
-        let catalog_limits = CatalogLimits { pushed_flows: 10, events_per_instance: 10_000, fold_from: 0 };
+        let catalog_limits = CatalogLimits {
+            pushed_flows: 10,
+            events_per_instance: 10_000,
+            fold_from: 0,
+            explained_events: 10_000,
+        };
         let may_match = compiled.rules.may_match();
         Bench {
             catalog: Rigged {
@@ -445,7 +454,8 @@ fn repeated_events_leave_no_more_entries_in_the_calendar_than_one() {
         async_wait: wait,
         tombstone: wait,
     };
-    let limits = CatalogLimits { pushed_flows: 1, events_per_instance: 100, fold_from: 0 };
+    let limits =
+        CatalogLimits { pushed_flows: 1, events_per_instance: 100, fold_from: 0, explained_events: 10_000 };
     let catalog = Catalog::new(Vec::new(), timers, false, limits);
     let flow = catalog.pushed("order").unwrap();
     let aggregator = Aggregator::new(Limits {
@@ -544,6 +554,10 @@ impl Rules for Meddling<'_> {
 
     fn fold_from(&self) -> usize {
         self.bench.catalog.fold_from()
+    }
+
+    fn explained_events(&self) -> usize {
+        self.bench.catalog.explained_events()
     }
 
     fn generation(&self) -> u32 {

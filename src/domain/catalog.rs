@@ -39,6 +39,8 @@ pub struct Limits {
     pub events_per_instance: usize,
     /// From how many events on an instance that only waits is folded.
     pub fold_from: usize,
+    /// Of how many events at most the result of an instance has them, to be explained by.
+    pub explained_events: usize,
 }
 
 #[derive(Debug, Default)]
@@ -207,6 +209,10 @@ impl Rules for Catalog {
 
     fn fold_from(&self) -> usize {
         self.limits.fold_from
+    }
+
+    fn explained_events(&self) -> usize {
+        self.limits.explained_events
     }
 
     fn generation(&self) -> u32 {

@@ -37,6 +37,8 @@ pub trait Rules {
     fn events_per_instance(&self) -> usize;
     /// From how many events on an instance that only waits is folded.
     fn fold_from(&self) -> usize;
+    /// Of how many events at most the result of an instance has them, to be explained by.
+    fn explained_events(&self) -> usize;
     /// How often the config has been reloaded.
     fn generation(&self) -> u32;
 }
@@ -331,7 +333,7 @@ impl Instance {
             return known;
         }
         self.has_news = true;
-        let is_full = self.len() >= rules.events_per_instance();
+        let is_full = self.len() >= rules.events_per_instance() && !self.wants_root(&event, rules);
         // Pushes beyond the cap do not keep it open, for nothing else would end it.
         if !is_full || event.kind != Kind::Push {
             // A large request may have been on its way for longer than the one before it.
@@ -446,9 +448,19 @@ impl Instance {
         }
     }
 
+    /// Whether an event is its root and found room also beyond the cap, as one event more: roots come last, and a trace that
+    /// may still turn out to be another flow's is not folded, which would keep it.
+    fn wants_root(&self, event: &Event, rules: &impl Rules) -> bool {
+        let Body::Detailed { events } = &self.body else { return false };
+        let is_root = |event: &Event| event.kind != Kind::Push && !event.parent.is_some();
+        events.len() == rules.events_per_instance()
+            && is_root(event)
+            && !may_fold(&self.flow, rules)
+            && !events.iter().any(is_root)
+    }
+
     fn record_beyond_cap(&mut self, event: &Event, rules: &impl Rules) -> Recorded {
-        // Without a flow there is nothing to fold it under.
-        if self.flow.id == rules.unmatched().id {
+        if !may_fold(&self.flow, rules) {
             return Recorded::OverLimit;
         }
         self.fold();

@@ -165,6 +165,16 @@ pub struct Detail {
 }
 
 impl Detail {
+    /// Drops what is longer than that. Results wait for each other, and what they share each has for itself.
+    pub fn keep_at_most(&mut self, count: usize) {
+        if self.events.len() > count {
+            self.events = Vec::new();
+        }
+        if self.steps.len() > count {
+            self.steps = Vec::new();
+        }
+    }
+
     /// Whose a stretch of the critical path is; `None` for what cannot be attributed.
     pub fn stage(&self, step: &PathStep) -> Option<&Arc<str>> {
         self.stages.get(usize::from(step.stage))

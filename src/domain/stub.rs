@@ -238,7 +238,12 @@ impl Stub {
             EndingAs::Forecast => Outcome::Ok,
         };
         let age = ending.now.since(clocks.first);
-        (Finished::Closed(Box::new(self.finish(flow, key, &family, &progress, outcome, ending, age))), extent)
+        let is_asked_for = ending.role == EndingAs::Forecast;
+        let mut closed = self.finish(flow, key, &family, &progress, outcome, ending, age);
+        if !is_asked_for {
+            closed.detail.keep_at_most(rules.explained_events());
+        }
+        (Finished::Closed(Box::new(closed)), extent)
     }
 
     /// The events that are counted with it.

@@ -87,7 +87,12 @@ impl World {
         let ignore: Vec<String> = ignore.iter().map(|condition| condition.to_string()).collect();
         let compiled = compile(&configs, &defaults, &ignore, trace_flow).unwrap();
         let (events_per_instance, fold_from) = (caps.events_per_instance, caps.fold_from);
-        let limits = catalog::Limits { pushed_flows: 10, events_per_instance, fold_from };
+        let limits = catalog::Limits {
+            pushed_flows: 10,
+            events_per_instance,
+            fold_from,
+            explained_events: usize::MAX,
+        };
         World {
             catalog: Catalog::new(compiled.flows, defaults.timers(), compiled.rules.may_match(), limits),
             rules: compiled.rules,

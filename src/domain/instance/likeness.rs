@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn an_instance_is_like_a_copy_of_it_until_something_comes() {
         let timers = crate::mapping::flows::Defaults::default().timers();
-        let limits = Limits { pushed_flows: 0, events_per_instance: 100, fold_from: 0 };
+        let limits = Limits { pushed_flows: 0, events_per_instance: 100, fold_from: 0, explained_events: 0 };
         let rules = Catalog::new(Vec::new(), timers, false, limits);
         let mut instance = Instance::new(&Key::Trace(TraceId([1; 16])), Arrival::ORIGIN, &rules);
         assert!(instance.likeness().is_none(), "it is small");
