@@ -324,6 +324,40 @@ fn no_two_families_have_one_name_after_a_flow_was_renamed() {
     assert_eq!(count(&program, "checkout_seconds"), 1);
     assert_eq!(program.value(40.0, "checkout_seconds", &[]), 1.0, "that of b");
     assert_eq!(program.closed(40.0, &[("flow", "a")]), 1.0, "which is shown for a while");
+    assert_eq!(program.reload("flows: []"), Outcome::Taken);
+    assert_eq!(count(&program, "checkout_seconds"), 1, "of both that are gone");
+    assert_eq!(program.value(40.0, "checkout_seconds", &[]), 1.0, "that of b, which had it last");
+}
+
+/// To Prometheus a label without a value is none: two such series would be one that is there twice.
+#[test]
+fn what_was_opened_before_a_label_came_or_went_is_counted_with_the_rest() {
+    const LABELLED: &str = r#"
+flows:
+- name: checkout
+  match: 'resource.attributes["service.name"] == "gateway"'
+  end: {stage: shipping}
+  labels: {tenant: 'span.attributes["tenant"]'}
+"#;
+    for (before, after, expected) in [(CHECKOUT, LABELLED, 4), (LABELLED, CHECKOUT, 3)] {
+        let mut program = Program::new(before);
+        program.span(1.0, 1, 1, 0, "gateway", 1.0);
+        assert_eq!(program.reload(after), Outcome::Taken);
+        program.span(2.0, 1, 2, 1, "shipping", 0.5);
+        program.span(2.0, 2, 1, 0, "gateway", 1.0);
+        program.span(2.0, 2, 2, 1, "shipping", 0.5);
+        program.sweep(50.0);
+        for name in ["flow_closed_total", "flow_latency_seconds"] {
+            let page = program.page(60.0);
+            let family = page.iter().find(|family| &*family.name == name).unwrap();
+            let ours = family.series.iter().filter(|series| {
+                series.labels.iter().any(|(name, value)| (&**name, &**value) == ("flow", "checkout"))
+            });
+            let is_latency = usize::from(name == "flow_latency_seconds");
+            assert!(ours.clone().all(|series| series.labels.len() == expected - is_latency), "{ours:#?}");
+        }
+        assert_eq!(program.closed(60.0, &[("flow", "checkout"), ("outcome", "ok")]), 2.0);
+    }
 }
 
 /// A configured flow is gone, and pushes go on with its name.

@@ -129,6 +129,24 @@ fn other_limits_are_taken_and_what_was_counted_stays() {
 }
 
 #[test]
+fn a_family_that_is_asked_for_later_is_there_for_flows_that_were_there_before() {
+    let store = tempfile::tempdir().unwrap();
+    let shares = |page: &Page| page.sum("flow_critical_path_share_seconds_count", &[("flow", "order")]);
+    let mut orders = 0;
+    for (setting, are_shown) in [("false", false), ("true", true), ("false", false)] {
+        let launch = Launch::config(&config(store.path(), ""));
+        let server = launch.args(&["--metrics.critical_path_histogram", setting]).start();
+        support::eventually("it is ready", || server.get("/readyz").status == 200);
+        orders += 1;
+        for (stage, last) in [("placed", false), ("shipped", true)] {
+            push(&server, &orders.to_string(), stage, last);
+        }
+        let page = server.until("it is closed", |page| closed(page) == f64::from(orders));
+        assert_eq!(shares(&page) > 0.0, are_shown, "{}", page.interesting());
+    }
+}
+
+#[test]
 fn a_second_process_is_told_that_the_folder_is_taken() {
     let store = tempfile::tempdir().unwrap();
     let first = start(&store, "");

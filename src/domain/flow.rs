@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::ids::FlowId;
+use super::labels::Label;
 
 /// The rules of one flow.
 #[derive(Debug, Clone, PartialEq)]
@@ -199,6 +200,19 @@ pub enum Labels {
     Declared(Vec<LabelRule>),
     /// Whatever its pushes carry.
     Union,
+}
+
+impl Labels {
+    /// The labels of an instance of an earlier version of the flow as this one has them: those that it knows by name, and
+    /// the default of those that are new.
+    pub fn renew(&self, labels: &[Label]) -> Vec<Label> {
+        let Labels::Declared(rules) = self else { return labels.to_vec() };
+        let value = |rule: &LabelRule| {
+            let known = labels.iter().find(|(name, _)| *name == rule.name).map(|(_, value)| value);
+            (Arc::clone(&rule.name), Arc::clone(known.unwrap_or(&rule.default)))
+        };
+        rules.iter().map(value).collect()
+    }
 }
 
 /// How one declared label is chosen among what the events of an instance say.

@@ -466,7 +466,9 @@ impl Recorded {
 
     fn observe(&mut self, flow: &Flow, closed: &Closed, birth: Birth) {
         let weight = closed.weight;
-        let labels = &Hashed::of(closed.labels.as_slice());
+        // Of an instance that was opened under an earlier config: label sets of one family are all of the same names.
+        let renewed = (closed.flow.id != flow.id).then(|| flow.labels.renew(&closed.labels));
+        let labels = &Hashed::of(renewed.as_deref().unwrap_or(&closed.labels));
         *self.closed.get((closed.outcome, closed.reason), labels, birth, || 0) += weight;
         if closed.latency != Latency::Unobserved {
             let layout = &self.layout;

@@ -28,16 +28,20 @@ impl Metrics {
             series: flows.iter().fold(Vec::new(), |all, metrics| joined(all, metrics.series(family, now))),
         });
         let mut families: Vec<Family> = shared.collect();
-        let retired: Vec<Arc<str>> =
-            self.retired.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        let is_retired = |metrics: &FlowMetrics| retired.contains(&metrics.flow().name);
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // A name is of the flow that has it now, or else had it last.
+        let claim = |metrics: &FlowMetrics| {
+            let flow = metrics.flow();
+            let since = retired.get(&flow.name).copied();
+            (since.is_none(), since, flow.id)
+        };
         for metrics in &flows {
-            let own = metrics.flow().metric.as_ref().filter(|_| is_retired(metrics));
-            let mut others = flows.iter().filter(|other| !is_retired(other));
+            let is_retired = retired.contains_key(&metrics.flow().name);
+            let own = metrics.flow().metric.as_ref().filter(|_| is_retired);
+            let mut stronger = flows.iter().filter(|other| claim(other) > claim(metrics));
             let is_taken = own.is_some_and(|own| {
-                others.any(|other| other.flow().metric.as_ref().is_some_and(|metric| overlap(metric, own)))
+                stronger.any(|other| other.flow().metric.as_ref().is_some_and(|metric| overlap(metric, own)))
             });
-            // A name is of the flow that has it now.
             if !is_taken {
                 self.own_names(metrics, now, &mut families);
             }

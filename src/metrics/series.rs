@@ -359,6 +359,8 @@ impl<C: Copy + Eq + Hash + Ord, V: Accumulate> SeriesMap<C, V> {
                     let is_newer = entry.touched > overflow.touched;
                     overflow.value.add(&entry.value, is_newer);
                     overflow.touched = overflow.touched.max(entry.touched);
+                    // As below, even if it has only just been made.
+                    overflow.birth.visible_from = overflow.birth.visible_from.min(birth.now);
                 }
                 None => {
                     // It is shown at once: these observations have been seen, and sums over all series must not fall.
@@ -551,6 +553,17 @@ mod tests {
         assert_eq!(map.expire(later, Duration::from_secs(60)), 1);
         let series = read(&map, Arrival::since_origin(Duration::from_secs(71)));
         assert_eq!(series, [("otel_metric_overflow=true".to_owned(), 70, 5, false)]);
+    }
+
+    #[test]
+    fn what_expires_does_not_vanish_in_an_overflow_that_is_not_shown_yet() {
+        let mut map = map(1, 9);
+        *map.get((), &Hashed::of(&*labels("a", "eu")), at(1), || 0_u64) += 5;
+        let hidden = Birth { visible_from: Arrival::since_origin(Duration::from_secs(85)), ..at(62) };
+        *map.get((), &Hashed::of(&*labels("b", "eu")), hidden, || 0_u64) += 1;
+        assert_eq!(map.expire(at(70), Duration::from_secs(60)), 1);
+        let series = read(&map, Arrival::since_origin(Duration::from_secs(71)));
+        assert_eq!(series, [("otel_metric_overflow=true".to_owned(), 62, 6, false)]);
     }
 
     #[test]

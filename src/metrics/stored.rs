@@ -188,7 +188,8 @@ impl Metrics {
         let flow = catalog.flow(FlowId::read(from)?);
         let fresh = self.fresh(&flow, now);
         let gauges = Arc::clone(lock(&self.gauges).entry(Arc::clone(&flow.name)).or_default());
-        let restored = FlowMetrics::restore(Arc::clone(&flow), gauges, &self.limits_of(&flow), from)?;
+        let (limits, shares) = (self.limits_of(&flow), self.settings.critical_path_histogram);
+        let restored = FlowMetrics::restore(Arc::clone(&flow), gauges, &limits, shares, from)?;
         if restored.is_like(&fresh) {
             return Ok(restored);
         }

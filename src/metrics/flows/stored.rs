@@ -32,16 +32,19 @@ impl FlowMetrics {
         self.recorded().store(to);
     }
 
-    /// The metrics of `flow` with what was recorded before, and whether that could be taken: it cannot where it has other
-    /// buckets than `layout`, and then everything begins anew as it is in `fresh`.
+    /// The metrics of `flow` with what was recorded before; `shares`: whether with each stage's share as a distribution.
     pub(in crate::metrics) fn restore(
         flow: Arc<Flow>,
         gauges: Arc<Gauges>,
         limits: &SeriesLimits,
+        shares: bool,
         from: &mut Decoder<'_>,
     ) -> Result<Self, Damaged> {
-        let recorded = Arc::new(Mutex::new(Recorded::restore(limits, from)?));
-        Ok(FlowMetrics { flow, gauges, recorded })
+        let mut recorded = Recorded::restore(limits, from)?;
+        if shares != recorded.path_share.is_some() {
+            recorded.path_share = shares.then(|| SeriesMap::new(limits, recorded.layout.lines()));
+        }
+        Ok(FlowMetrics { flow, gauges, recorded: Arc::new(Mutex::new(recorded)) })
     }
 
     /// Whether what both have recorded is of the same kind.
