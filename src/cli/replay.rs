@@ -117,6 +117,9 @@ fn replay_with(mut loaded: Loaded, files: &[PathBuf]) -> anyhow::Result<Replayed
     loaded.config.ingest.max_future = Duration::MAX;
     loaded.config.ingest.max_past = Duration::MAX;
     loaded.config.api.recent = usize::MAX;
+    // So is all that is kept for that.
+    loaded.config.limits.memory_bytes = Some(usize::MAX);
+    loaded.config.limits.instances = usize::MAX;
     let (pipeline, _) = build_pipeline(&loaded)?;
     let mut recording = Recording::default();
     for path in files {
