@@ -779,6 +779,19 @@ fn at_shutdown_what_has_ended_closes_normally_and_the_rest_is_evicted() {
 }
 
 #[test]
+fn what_senders_cannot_have_kept_while_we_were_down_is_lost() {
+    for (seconds, outcome) in
+        [(5, "incomplete max_age +Inf(600s) at 603s"), (1800, "orphan max_age unobserved at 603s")]
+    {
+        let mut world = World::with(CHECKOUT);
+        world.at(1.0);
+        world.aggregator.grow_older(Duration::from_secs(seconds), world.now().arrival);
+        world.at(3.0).receive(&[span("gateway", 1, 0.0, 1.0).under(9)]);
+        check(world.at(700.0), &[&format!("checkout {outcome}")]);
+    }
+}
+
+#[test]
 fn events_of_instances_for_which_there_is_no_room_are_counted_and_make_orphans() {
     let caps = Caps { instances: 1, ..NO_CAPS };
     let mut world = World::new("", &[], caps);

@@ -23,6 +23,10 @@ use crate::domain::time::Arrival;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seed(pub u64);
 
+/// For how long senders are believed to keep what they cannot send. The SDK that gives up first does so after about eight seconds
+/// (RetryPolicy of opentelemetry-java: five attempts, one second apart at first, then half as long again each time).
+const RIDDEN_OUT: Duration = Duration::from_secs(10);
+
 impl Seed {
     fn hasher(self) -> SeedableRandomState {
         // There is one for each store that a process opens, which is one.
@@ -121,6 +125,9 @@ impl Aggregator {
     /// Takes note that nothing was received for `downtime` before `now`, while our clock stood still: quiet periods go on
     /// from where they were, but what is open is as old as it is.
     pub fn grow_older(&self, downtime: Duration, now: Arrival) {
+        if downtime > RIDDEN_OUT {
+            self.note_loss(now);
+        }
         let mut earlier = Vec::new();
         for mut slot in self.slots.iter_mut() {
             let (key, slot) = slot.pair_mut();
