@@ -78,6 +78,7 @@ pub fn build_from(
         Some(seed) => Aggregator::with_seed(limits, seed, now.arrival),
         None => Aggregator::new(limits),
     };
+    let buckets: Arc<[f64]> = config.defaults.buckets.bounds().into();
     let settings = Settings {
         zero_first: config.metrics.zero_first,
         series_per_family: config.metrics.series_per_family,
@@ -87,7 +88,7 @@ pub fn build_from(
         histograms: config.metrics.histograms,
         native_factor: config.metrics.native_factor,
         native_buckets: config.metrics.native_buckets,
-        buckets: config.defaults.buckets.bounds().into(),
+        buckets: Arc::clone(&buckets),
         ancestor_gauge: config.push.ancestor_gauge,
         critical_path_histogram: config.metrics.critical_path_histogram,
         rejection_reasons: Rejection::ALL.map(Rejection::as_str).to_vec(),
@@ -98,6 +99,6 @@ pub fn build_from(
     let limits = PushLimits { time, value_bytes: config.limits.value_bytes };
     let rules = rules.with_value_bytes(config.limits.value_bytes);
     let recent = Recent::new(config.api.recent);
-    let in_force = InForce { catalog, rules };
+    let in_force = InForce { catalog, rules, buckets };
     Pipeline::new(in_force, limits, aggregator, metrics, recent)
 }

@@ -63,6 +63,8 @@ pub struct InForce {
     pub catalog: Catalog,
     /// What is read of each span.
     pub rules: SpanRules,
+    /// Bucket bounds in seconds of flows that name none.
+    pub buckets: Arc<[f64]>,
 }
 
 /// Everything has been closed; the sender should try another replica, or later.
@@ -123,7 +125,7 @@ impl Pipeline {
 
     /// From here on `next` is in force. What is under way goes on by the rules by which it was mapped.
     pub fn put_in_force(&self, next: InForce, now: Now) {
-        self.metrics.take_over(&next.catalog, now);
+        self.metrics.take_over(&next.catalog, Arc::clone(&next.buckets), now);
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
     }
 

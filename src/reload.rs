@@ -264,7 +264,8 @@ impl Reloader {
         let longest = before.catalog.fixed().iter().map(|flow| flow.timers.max_age);
         let longest = longest.max().unwrap_or_default().max(before.catalog.default_timers().max_age);
         self.ending.push_back((generation, now.arrival.plus(longest)));
-        self.pipeline.put_in_force(InForce { catalog, rules }, now);
+        let buckets = loaded.config.defaults.buckets.bounds().into();
+        self.pipeline.put_in_force(InForce { catalog, rules, buckets }, now);
         self.pipeline.metrics().config_in_force(loaded.fingerprint);
         self.history = history;
         self.in_force = loaded.fingerprint;

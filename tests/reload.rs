@@ -277,6 +277,27 @@ flows:
 }
 
 #[test]
+fn flows_that_pushes_create_have_the_default_buckets_of_the_config_in_force() {
+    let mut program = Program::new("flows: []");
+    let order = |name: &str| json!({"id": "1", "name": name, "stage": "sent", "life_span": 100});
+    program.push(1.0, &order("before"));
+    assert_eq!(program.reload("defaults: {buckets: [1, 2, 3]}\nflows: []"), Outcome::Taken);
+    for name in ["before", "after"] {
+        program.push(2.0, &order(name));
+    }
+    program.sweep(900.0);
+    let page = program.page(900.0);
+    let family = page.iter().find(|family| &*family.name == "flow_latency_seconds").unwrap();
+    let buckets = |flow: &str| {
+        let is_ours = |series: &&snapshot::Series| series.labels.iter().any(|(_, value)| &**value == flow);
+        let series = family.series.iter().find(is_ours).unwrap();
+        let snapshot::Value::Histogram(histogram) = &series.value else { panic!("{series:?}") };
+        histogram.bounds.len()
+    };
+    assert_eq!((buckets("before") > 3, buckets("after")), (true, 3));
+}
+
+#[test]
 fn a_config_that_is_wrong_changes_nothing_and_is_told_once() {
     let mut program = Program::new(CHECKOUT);
     let success =

@@ -90,6 +90,8 @@ pub struct Metrics {
     gauges: Mutex<HashMap<Arc<str>, Arc<Gauges>>>,
     /// Flows that the config has no longer, and since when: they are shown until all their instances have been seen.
     retired: Mutex<HashMap<Arc<str>, Arrival>>,
+    /// [`Settings::buckets`], or those of the config that is in force by now.
+    default_buckets: RwLock<Arc<[f64]>>,
     /// What is left of [`Settings::pushed_lines`].
     pushed_lines: Arc<Lines>,
     own: OwnMetrics,
@@ -206,12 +208,13 @@ pub struct Received {
 impl Metrics {
     /// Metrics of the configured flows at zero.
     pub fn new(settings: Settings, catalog: &Catalog, now: Now) -> Self {
-        let pushed_lines = settings.pushed_lines;
+        let (pushed_lines, buckets) = (settings.pushed_lines, Arc::clone(&settings.buckets));
         let metrics = Metrics {
             settings,
             flows: RwLock::default(),
             gauges: Mutex::default(),
             retired: Mutex::default(),
+            default_buckets: RwLock::new(buckets),
             pushed_lines: Lines::new(pushed_lines),
             own: OwnMetrics::new(),
             bytes_in_flight: BytesInFlight::default(),
@@ -333,8 +336,10 @@ impl Metrics {
         }
     }
 
-    /// Takes over the flows of a new config: those that measure the same go on, others begin anew.
-    pub fn take_over(&self, catalog: &Catalog, now: Now) {
+    /// Takes over the flows of a new config: those that measure the same go on, others begin anew. `buckets` are those of
+    /// flows that name none.
+    pub fn take_over(&self, catalog: &Catalog, buckets: Arc<[f64]>, now: Now) {
+        *self.default_buckets.write().unwrap_or_else(PoisonError::into_inner) = buckets;
         let birth = self.birth(now);
         let mut flows = self.flows.write().unwrap_or_else(PoisonError::into_inner);
         for flow in catalog.fixed() {
@@ -408,7 +413,8 @@ impl Metrics {
 
     /// The metrics of a flow at zero.
     fn fresh(&self, flow: &Arc<Flow>, now: Now) -> FlowMetrics {
-        let bounds = Bounds::from_seconds(flow.buckets.get_or_init(|| Arc::clone(&self.settings.buckets)));
+        let default = || self.default_buckets.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let bounds = Bounds::from_seconds(flow.buckets.get_or_init(default));
         let native = NativeLayout::new(self.settings.native_factor, self.settings.native_buckets);
         let layout = Layout {
             bounds,
