@@ -1,4 +1,4 @@
-//! The one place that wires: builds everything from a config, binds, serves, and drains in order.
+//! The one place that wires: begins with what is stored, binds, serves, and drains in order.
 
 use std::io::Write;
 use std::sync::Arc;

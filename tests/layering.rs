@@ -46,8 +46,8 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
     (
         "cli",
         &[
-            "access", "app", "auth", "config", "domain", "explain", "load", "mapping", "metrics", "pipeline",
-            "recent", "reload", "replay", "secrets", "tls",
+            "access", "app", "assembly", "auth", "config", "domain", "explain", "load", "mapping", "metrics",
+            "pipeline", "recent", "reload", "replay", "secrets", "tls",
         ],
     ),
     (

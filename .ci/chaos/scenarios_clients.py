@@ -244,7 +244,7 @@ def framed(chosen, garbage):
 
 
 def damaged(chosen):
-    """A good request with some bytes changed, of flows that the ledger does not count."""
+    """A good request with some bytes changed, of series that the ledger does not count."""
     make = chosen.choice([Traces, Pushes])
     body = bytearray(chosen.choice(make(is_split=False).batch().requests))
     for _ in range(chosen.randrange(1, 10)):

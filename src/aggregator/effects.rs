@@ -1,26 +1,14 @@
-//! What comes of a call of the aggregator.
+//! One call of the aggregator, and what comes of it.
 
 use std::sync::Arc;
 
 use super::budget::Pressure;
 use super::changes::Changes;
+use crate::domain::event::Event;
 use crate::domain::ids::FlowId;
 use crate::domain::result::Finished;
 use crate::domain::time::Arrival;
 use crate::domain::tombstone::Lateness;
-
-/// One call of the aggregator: when it is made, by which rules, and what has come of it so far.
-pub(super) struct Round<'a, R> {
-    pub(super) now: Arrival,
-    pub(super) rules: &'a R,
-    pub(super) effects: Effects,
-}
-
-impl<'a, R> Round<'a, R> {
-    pub(super) fn new(now: Arrival, rules: &'a R) -> Self {
-        Round { now, rules, effects: Effects::default() }
-    }
-}
 
 /// What became of a batch of events, or of the instances that were due.
 #[derive(Debug, Default)]
@@ -77,4 +65,25 @@ pub struct Late {
     pub stage: Arc<str>,
     /// How late; `None` when only the key is remembered.
     pub lateness: Option<Lateness>,
+}
+
+impl Late {
+    /// An event that came after an instance of `flow` was closed.
+    pub(super) fn of(flow: FlowId, event: &Event, lateness: Option<Lateness>) -> Self {
+        let stage = event.facts.view(flow).map_or(&event.facts.service, |view| &view.stage);
+        Late { flow, stage: Arc::clone(stage), lateness }
+    }
+}
+
+/// One call of the aggregator: when it is made, by which rules, and what has come of it so far.
+pub(super) struct Round<'a, R> {
+    pub(super) now: Arrival,
+    pub(super) rules: &'a R,
+    pub(super) effects: Effects,
+}
+
+impl<'a, R> Round<'a, R> {
+    pub(super) fn new(now: Arrival, rules: &'a R) -> Self {
+        Round { now, rules, effects: Effects::default() }
+    }
 }

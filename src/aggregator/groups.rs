@@ -15,7 +15,6 @@ use std::time::Duration;
 use super::claims::Claims;
 use super::effects::{Effects, Late, Round};
 use super::failures::attempt;
-use super::tombstones::late;
 use super::{Aggregator, Slot, lock};
 use crate::domain::completion::Verdict;
 use crate::domain::event::{Event, Flags};
@@ -127,7 +126,8 @@ impl Aggregator {
         });
     }
 
-    /// Looks at instances that are joined, and then at those that waited for what has ended thereby.
+    /// Looks at instances that are joined, and then at those that waited for what has ended thereby. Gives the lock on the
+    /// claims back before it gives up what panicked.
     fn look_at_joined<'r, R: Rules>(
         &self,
         mut claims: MutexGuard<'_, Claims>,
@@ -550,7 +550,7 @@ impl<'a, 'r, R: Rules> Joined<'a, 'r, R> {
                 self.round.effects.panics += 1;
                 None
             });
-            self.round.effects.late.push(late(flow, &event, lateness));
+            self.round.effects.late.push(Late::of(flow, &event, lateness));
         }
     }
 

@@ -49,7 +49,7 @@ pub use memory::Relief;
 use memory::Victims;
 use remembered::Remembered;
 pub use stored::Seed;
-use tombstones::{NO_FLOW, late, meet_tombstone};
+use tombstones::{NO_FLOW, meet_tombstone};
 
 /// Bounds of what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,11 +300,11 @@ impl Aggregator {
         for (key, hash) in due {
             self.judge(key, hash, &mut round);
         }
-        self.over(round)
+        self.end_round(round)
     }
 
     /// What comes of a round that is over.
-    fn over(&self, round: Round<'_, impl Rules>) -> Effects {
+    fn end_round(&self, round: Round<'_, impl Rules>) -> Effects {
         let Round { now, mut effects, .. } = round;
         self.weighed(&effects);
         effects.pressure = self.feel_pressure(now);
@@ -336,7 +336,7 @@ impl Aggregator {
                 if let Some(flow) = self.recall(hash, round.now) {
                     brought.each_counted(|event| match flow {
                         NO_FLOW => round.effects.unmatched += 1,
-                        flow => round.effects.late.push(late(flow, event, None)),
+                        flow => round.effects.late.push(Late::of(flow, event, None)),
                     });
                     return None;
                 }
@@ -491,7 +491,7 @@ impl Aggregator {
             self.make_room_for_tombstones(now, &mut round.effects);
             self.give_back(now);
         }
-        (self.over(round), budget == 0)
+        (self.end_round(round), budget == 0)
     }
 
     /// Deals with these keys in turn, and before that looks at what is found by the next ones: what is not in the processor's

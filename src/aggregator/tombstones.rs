@@ -7,13 +7,12 @@ use dashmap::mapref::entry::Entry;
 
 use super::effects::{Effects, Late, Round};
 use super::{Aggregator, Brought, Slot, lock};
-use crate::domain::event::Event;
 use crate::domain::ids::{FlowId, Key};
 use crate::domain::instance::Rules;
 use crate::domain::result::Finished;
 use crate::domain::summary::Extent;
 use crate::domain::time::Arrival;
-use crate::domain::tombstone::{Lateness, Tombstone};
+use crate::domain::tombstone::Tombstone;
 
 /// Stands for "no flow wanted this trace" among the remembered keys.
 pub(super) const NO_FLOW: FlowId = FlowId::NONE;
@@ -117,6 +116,7 @@ impl Aggregator {
     }
 }
 
+/// Counts what came for an instance that is over.
 pub(super) fn meet_tombstone(
     tombstone: &mut Tombstone,
     brought: &mut Brought<'_>,
@@ -127,13 +127,8 @@ pub(super) fn meet_tombstone(
     brought.each_counted(|event| {
         let lateness = tombstone.meet(&flow, event, round.now);
         match tombstone.flow {
-            Some(flow) => round.effects.late.push(late(flow, event, Some(lateness))),
+            Some(flow) => round.effects.late.push(Late::of(flow, event, Some(lateness))),
             None => round.effects.unmatched += 1,
         }
     });
-}
-
-pub(super) fn late(flow: FlowId, event: &Event, lateness: Option<Lateness>) -> Late {
-    let stage = event.facts.view(flow).map_or(&event.facts.service, |view| &view.stage);
-    Late { flow, stage: Arc::clone(stage), lateness }
 }

@@ -481,7 +481,7 @@ impl Instance {
         (self.body.verdict(&self.flow, look.as_ref(), key, &self.clocks(), now), look)
     }
 
-    /// Puts its events in order and looks at them. Not with joints: a [`Division`](super::division::Division) knows the events by their places.
+    /// Puts its events in order and looks at them. Not with joints: a division knows the events by their places.
     fn look(&mut self) -> Option<Look> {
         if self.joints.is_some() {
             return None;

@@ -1,4 +1,4 @@
-//! The shape of an instance: which event is whose parent, which stages were entered, what is still missing.
+//! The shape of an instance: its events, which stages were entered, what is still missing.
 //!
 //! An [`Outline`] is what remains of an instance's events when it is folded to a stub, and is built from the events
 //! themselves while they are kept; both are then judged by the same [`Outline::seen`].

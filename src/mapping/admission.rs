@@ -1,4 +1,6 @@
-//! Which spans and pushes are taken, as far as ids and times say, and why others are refused.
+//! When events may end, and what spans and pushes are refused for.
+
+mod stored;
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! What a scrape shows: the flows' metrics and the program's own.
 //!
-//! Knows what was closed and what was counted, never how. A closed instance is observed in `Metrics::observe` and
-//! nowhere else. A scrape copies numbers under short locks and formats outside of them.
+//! Knows what was closed and what was counted, never how.
 
 mod connections;
 mod distinct;

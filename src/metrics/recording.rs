@@ -1,4 +1,6 @@
 //! Counts and observes what a request or a sweep did.
+//!
+//! Invariant: a closed instance is observed in `Metrics::observe`, once, and nowhere else.
 
 use std::sync::{Arc, PoisonError};
 

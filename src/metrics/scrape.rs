@@ -1,4 +1,6 @@
 //! All families as they stand at one moment, those of the flows and the program's own.
+//!
+//! Invariant: numbers are copied under short locks, and formatted by others, outside of them.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -7,11 +9,11 @@ use std::time::Duration;
 
 use super::Metrics;
 use super::flows::{FlowMetrics, Shared};
-use super::snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
+use super::snapshot::{Family, Kind};
 use crate::aggregator::{Population, Pressure};
 use crate::domain::flow::Origin;
 use crate::domain::names::overlap;
-use crate::domain::time::{Arrival, EventTime, Now};
+use crate::domain::time::{Arrival, Now};
 
 impl Metrics {
     /// All families as they stand at `now`. Shown values never depend on how often they are looked at.
@@ -115,39 +117,4 @@ fn joined<T>(mut all: Vec<T>, mut more: Vec<T>) -> Vec<T> {
     }
     all.append(&mut more);
     all
-}
-
-/// The `prometheus` crate's model in ours.
-pub(super) fn from_prometheus(family: &prometheus::proto::MetricFamily, started: EventTime) -> Family {
-    use prometheus::proto::MetricType;
-    let kind = match family.get_field_type() {
-        MetricType::COUNTER => Kind::Counter,
-        MetricType::HISTOGRAM => Kind::Histogram,
-        MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => Kind::Gauge,
-    };
-    let series = family.get_metric().iter().map(|metric| {
-        let labels =
-            metric.get_label().iter().map(|label| (label.name().into(), label.value().into())).collect();
-        let value = match kind {
-            Kind::Counter => Value::Float(metric.get_counter().get_value()),
-            Kind::Gauge => Value::Float(metric.get_gauge().get_value()),
-            Kind::Histogram => Value::Histogram(histogram_from_prometheus(metric.get_histogram())),
-        };
-        Series { labels, created: Some(started), value }
-    });
-    Family { name: family.name().into(), help: family.help().into(), kind, series: series.collect() }
-}
-
-fn histogram_from_prometheus(histogram: &prometheus::proto::Histogram) -> HistogramValue {
-    let finite = || histogram.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite());
-    let mut counts = Vec::new();
-    let mut before = 0;
-    for cumulated in finite().map(|bucket| bucket.cumulative_count()).chain([histogram.get_sample_count()]) {
-        counts.push(cumulated.saturating_sub(before));
-        before = cumulated;
-    }
-    let bounds = finite().map(|bucket| bucket.upper_bound()).collect();
-    let sum = Sum::Float(histogram.get_sample_sum());
-    let counts = counts.into();
-    HistogramValue { bounds, counts, sum, exemplars: Vec::new(), shows_classic: true, native: None }
 }

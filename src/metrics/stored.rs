@@ -11,7 +11,6 @@ use tracing::warn;
 
 use super::Metrics;
 use super::flows::{FlowMetrics, Gauges};
-use super::scrape::from_prometheus;
 use super::snapshot::{Family, HistogramValue, Kind, Series, Sum, Value};
 use crate::domain::catalog::Catalog;
 use crate::domain::ids::FlowId;
@@ -200,6 +199,41 @@ impl Metrics {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The `prometheus` crate's model in ours.
+fn from_prometheus(family: &prometheus::proto::MetricFamily, started: EventTime) -> Family {
+    use prometheus::proto::MetricType;
+    let kind = match family.get_field_type() {
+        MetricType::COUNTER => Kind::Counter,
+        MetricType::HISTOGRAM => Kind::Histogram,
+        MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => Kind::Gauge,
+    };
+    let series = family.get_metric().iter().map(|metric| {
+        let labels =
+            metric.get_label().iter().map(|label| (label.name().into(), label.value().into())).collect();
+        let value = match kind {
+            Kind::Counter => Value::Float(metric.get_counter().get_value()),
+            Kind::Gauge => Value::Float(metric.get_gauge().get_value()),
+            Kind::Histogram => Value::Histogram(histogram_from_prometheus(metric.get_histogram())),
+        };
+        Series { labels, created: Some(started), value }
+    });
+    Family { name: family.name().into(), help: family.help().into(), kind, series: series.collect() }
+}
+
+fn histogram_from_prometheus(histogram: &prometheus::proto::Histogram) -> HistogramValue {
+    let finite = || histogram.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite());
+    let mut counts = Vec::new();
+    let mut before = 0;
+    for cumulated in finite().map(|bucket| bucket.cumulative_count()).chain([histogram.get_sample_count()]) {
+        counts.push(cumulated.saturating_sub(before));
+        before = cumulated;
+    }
+    let bounds = finite().map(|bucket| bucket.upper_bound()).collect();
+    let sum = Sum::Float(histogram.get_sample_sum());
+    let counts = counts.into();
+    HistogramValue { bounds, counts, sum, exemplars: Vec::new(), shows_classic: true, native: None }
 }
 
 impl CarriedFamily {

@@ -15,7 +15,7 @@ use crate::domain::joining::{Claim, Joint, chosen_values, value_key};
 #[derive(Debug, Default)]
 pub(in crate::domain) struct Joints {
     /// Each with the span that says it.
-    pub(in crate::domain) all: BTreeSet<(Joint, SpanId)>,
+    pub(super) all: BTreeSet<(Joint, SpanId)>,
     /// How many there are, however many spans say the same.
     pub(super) distinct: usize,
     /// The instances that it was part of and that have been observed.

@@ -5,50 +5,6 @@ use crate::domain::event::{Flags, Kind};
 use crate::domain::few::Few;
 use crate::domain::ids::SpanId;
 
-/// Where in an outline which span is.
-enum Directory {
-    /// So few that looking through them is the quickest way.
-    Few,
-    /// The places of the spans by trace and span id.
-    Sorted(Vec<usize>),
-}
-
-impl Directory {
-    /// From this many nodes on they are sorted.
-    const SORTED_FROM: usize = 24;
-
-    fn of(nodes: &[Node]) -> Self {
-        if nodes.len() < Self::SORTED_FROM { Directory::Few } else { Directory::sorted(nodes) }
-    }
-
-    fn sorted(nodes: &[Node]) -> Self {
-        let mut by_span: Vec<usize> = (0..nodes.len()).filter(|&index| nodes[index].span.is_some()).collect();
-        by_span.sort_unstable_by(|&a, &b| {
-            let [a, b] = [&nodes[a], &nodes[b]];
-            a.place().cmp(&b.place()).then_with(|| a.as_parent().cmp(&b.as_parent()))
-        });
-        Directory::Sorted(by_span)
-    }
-
-    /// Where a span is, given its trace; of several with one id the one that is a parent to others.
-    fn find(&self, nodes: &[Node], wanted: (u16, SpanId)) -> Option<usize> {
-        if !wanted.1.is_some() {
-            return None;
-        }
-        match self {
-            Directory::Few => {
-                let named = nodes.iter().enumerate().filter(|(_, node)| node.place() == wanted);
-                let best = named.min_by(|(_, a), (_, b)| a.as_parent().cmp(&b.as_parent()));
-                best.map(|(index, _)| index)
-            }
-            Directory::Sorted(by_span) => {
-                let first = by_span.partition_point(|&index| nodes[index].place() < wanted);
-                by_span.get(first).copied().filter(|&index| nodes[index].place() == wanted)
-            }
-        }
-    }
-}
-
 /// Who is whose parent in an outline.
 #[derive(Debug)]
 pub struct Family {
@@ -157,6 +113,50 @@ impl Family {
             let holds = !node.flags.has(Flags::IGNORED) && !node.flags.has(Flags::FORWARDS);
             node.kind == Kind::Producer && holds && !answered
         })
+    }
+}
+
+/// Where in an outline which span is.
+enum Directory {
+    /// So few that looking through them is the quickest way.
+    Few,
+    /// The places of the spans by trace and span id.
+    Sorted(Vec<usize>),
+}
+
+impl Directory {
+    /// From this many nodes on they are sorted.
+    const SORTED_FROM: usize = 24;
+
+    fn of(nodes: &[Node]) -> Self {
+        if nodes.len() < Self::SORTED_FROM { Directory::Few } else { Directory::sorted(nodes) }
+    }
+
+    fn sorted(nodes: &[Node]) -> Self {
+        let mut by_span: Vec<usize> = (0..nodes.len()).filter(|&index| nodes[index].span.is_some()).collect();
+        by_span.sort_unstable_by(|&a, &b| {
+            let [a, b] = [&nodes[a], &nodes[b]];
+            a.place().cmp(&b.place()).then_with(|| a.as_parent().cmp(&b.as_parent()))
+        });
+        Directory::Sorted(by_span)
+    }
+
+    /// Where a span is, given its trace; of several with one id the one that is a parent to others.
+    fn find(&self, nodes: &[Node], wanted: (u16, SpanId)) -> Option<usize> {
+        if !wanted.1.is_some() {
+            return None;
+        }
+        match self {
+            Directory::Few => {
+                let named = nodes.iter().enumerate().filter(|(_, node)| node.place() == wanted);
+                let best = named.min_by(|(_, a), (_, b)| a.as_parent().cmp(&b.as_parent()));
+                best.map(|(index, _)| index)
+            }
+            Directory::Sorted(by_span) => {
+                let first = by_span.partition_point(|&index| nodes[index].place() < wanted);
+                by_span.get(first).copied().filter(|&index| nodes[index].place() == wanted)
+            }
+        }
     }
 }
 

@@ -52,7 +52,7 @@ impl Copied {
         &self.0
     }
 
-    /// Becomes the same as others, in the room that it has.
+    /// Becomes the same as `other`, in the room that it has.
     pub(super) fn assign(&mut self, other: &Copied) {
         self.0.clone_from(&other.0);
     }
