@@ -819,6 +819,22 @@ fn a_root_beyond_the_cap_still_says_which_flow_it_is() {
 }
 
 #[test]
+fn a_stage_that_is_entered_beyond_the_cap_ends_a_flow_all_the_same() {
+    let caps = Caps { events_per_instance: 50, ..NO_CAPS };
+    let mut world = World::new(CHECKOUT, &[], caps);
+    world.at(200.0).receive(&[span("gateway", 1, 0.0, 1.0).server()]);
+    let spans = (2..70).map(|id| span("payment", id, 1.0, 2.0).server().under(1));
+    world.receive(&spans.collect::<Vec<_>>());
+    for id in 70..90 {
+        world.receive(&[span("shipping", 100 + id, 2.0, 2.5).under(id)]);
+        world.receive(&[span("shipping", id, 2.0, 3.0).server().under(1)]);
+    }
+    // It polled long before there was work for it.
+    world.receive(&[span("shipping", 90, -30.0, 3.0).consumer().under(7)]);
+    check(world.at(900.0), &["checkout ok end 3s at 210s"]);
+}
+
+#[test]
 fn an_instance_over_its_cap_is_still_one_observation_with_its_bounds_and_its_root() {
     let caps = Caps { events_per_instance: 50, ..NO_CAPS };
     let mut world = World::new("", &[], caps);

@@ -183,6 +183,11 @@ impl Facts {
         Arc::new(Facts { held, ..self })
     }
 
+    /// What it takes in memory, in bytes, while it is shared.
+    pub fn bytes_held(&self) -> usize {
+        self.held.bytes()
+    }
+
     /// With all its texts, though others may share them: rather too much than too little.
     fn bytes(&self) -> usize {
         const COUNTS: usize = 16;

@@ -467,7 +467,9 @@ impl Instance {
         if let Body::Stub(stub) = &mut self.body {
             stub.outline.push_beyond_cap(&self.flow, event);
             if let Some(view) = event.facts.view(self.flow.id).filter(|_| !event.flags.has(Flags::IGNORED)) {
-                stub.summary.join_again(&self.flow, event, view, event.start);
+                // When there was work for it cannot be looked up any more.
+                let start = if stub.outline.may_have_waited(event) { event.end } else { event.start };
+                stub.summary.join_again(&self.flow, event, view, start);
                 stub.coarsened += stub.summary.coarsen();
             }
         }

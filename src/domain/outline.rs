@@ -215,11 +215,17 @@ impl Outline {
         self.overflowed |= other.overflowed;
     }
 
-    /// Takes in what an event beyond the cap says, without keeping a place for it, unless it is the first root.
+    /// Takes in what an event beyond the cap says, without keeping a place for it, unless it is the first root, or the first
+    /// that enters its stage, or does so in error: what the flow waits for may come last.
     pub fn push_beyond_cap(&mut self, flow: &Flow, event: &Event) {
         self.overflowed = true;
         let node = self.node(flow, event);
-        if node.is_root() && !self.has_root {
+        // All of them that were kept beyond the cap are among the last, and so are not searched for among all.
+        let last = || self.nodes.iter().rev().take(2 * self.stages.len() + 1);
+        let says_the_same =
+            |known: &Node| known.enters_as(&node) && (known.is_in_error() || !node.is_in_error());
+        let is_entry = node.counts && node.enters_alone() && !last().any(says_the_same);
+        if is_entry || (node.is_root() && !self.has_root) {
             self.add(node);
         }
     }
@@ -359,7 +365,7 @@ impl Outline {
         for (index, node) in self.nodes.iter().enumerate() {
             if node.counts && family.is_entry(&self.nodes, index) {
                 entered[usize::from(node.stage)] = true;
-                entered_in_error[usize::from(node.stage)] |= node.flags.has(Flags::ERROR);
+                entered_in_error[usize::from(node.stage)] |= node.is_in_error();
             }
         }
         (entered, entered_in_error)
@@ -582,6 +588,20 @@ impl Node {
     /// Whether it is a span without a parent.
     fn is_root(&self) -> bool {
         self.kind != Kind::Push && !self.parent.is_some()
+    }
+
+    /// Whether its stage is entered by it, whatever its parent is.
+    fn enters_alone(&self) -> bool {
+        matches!(self.kind, Kind::Server | Kind::Consumer | Kind::Push) || !self.parent.is_some()
+    }
+
+    /// Whether the same stage as another one's is entered by it, whatever its parent is.
+    fn enters_as(&self, other: &Node) -> bool {
+        self.counts && self.stage == other.stage && self.enters_alone()
+    }
+
+    fn is_in_error(&self) -> bool {
+        self.flags.has(Flags::ERROR)
     }
 
     /// What tells it apart from the others.

@@ -87,8 +87,7 @@ impl Family {
 
     pub(super) fn is_entry(&self, nodes: &[Node], index: usize) -> bool {
         let node = &nodes[index];
-        matches!(node.kind, Kind::Server | Kind::Consumer | Kind::Push)
-            || !node.parent.is_some()
+        node.enters_alone()
             || self
                 .parent(index)
                 .is_some_and(|parent| nodes[parent].counts && nodes[parent].stage != node.stage)
