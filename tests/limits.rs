@@ -7,6 +7,7 @@ mod support;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use serde_json::json;
 use support::otlp::{EXPORT, PROTOBUF, Way, export, frame, grpc_raw, request, span};
@@ -235,4 +236,29 @@ fn requests_for_which_there_is_no_room_are_to_be_sent_again_and_leave_nothing() 
     );
     open.clear();
     support::eventually("there is room again", || post(&[], &padded).status == 200);
+}
+
+/// What little is on the wire may stand for very much: a name of its own for each span makes facts of its own.
+#[test]
+fn what_a_request_is_decoded_to_needs_room_as_well() {
+    const SPANS: u32 = 60_000;
+    let limits = ["--limits.request_bytes", "8000000", "--limits.bytes_in_flight", "24000000"];
+    let server = Launch::config(PATIENT).args(&limits).start();
+    let request = |name: fn(u32) -> String| {
+        let named = |number: u32| Span {
+            span_id: (u64::from(number) + 1).to_be_bytes().to_vec(),
+            name: name(number),
+            ..span(1, 1)
+        };
+        request("shop", (0..SPANS).map(named).collect()).encode_to_vec()
+    };
+    let post = |body: &[u8]| server.post_otlp("/v1/traces", &[("content-type", PROTOBUF)], body);
+    let reply = post(&request(|number| format!("{number:06}")));
+    assert_eq!(reply.status, 413, "{reply:?}");
+    assert!(String::from_utf8_lossy(&reply.body).contains("limits.bytes_in_flight"), "{reply:?}");
+    let page = server.scrape();
+    assert_eq!(page.sum("latency_aggregator_events_received_total", &[]), 0.0);
+    assert_eq!(page.sum("latency_aggregator_request_bytes_in_flight", &[]), 0.0);
+    assert_eq!(post(&request(|_| "000000".to_owned())).status, 200);
+    assert_eq!(server.scrape().sum("latency_aggregator_events_received_total", &[]), f64::from(SPANS));
 }

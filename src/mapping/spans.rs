@@ -6,6 +6,8 @@
 mod stored;
 mod values;
 
+use std::cell::Cell;
+use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use super::admission::{Rejection, TimeLimits, TimeWindow};
 use super::condition::{Lasting, Path, Slot, Slots, Value, text_up_to};
 use super::facts::{CACHED_BYTES, Interned, KeyRule, SpanRules};
 use super::otlp::{self, SpanFields, Text, TraceVisitor};
-use crate::domain::batch::Batch;
+use crate::domain::batch::{Batch, Run};
 use crate::domain::event::{Event, Flags, Kind};
 use crate::domain::ids::{FlowId, Key, SpanId, TraceId};
 use crate::domain::joining::Joint;
@@ -53,9 +55,13 @@ impl MappedSpans {
 }
 
 /// Takes what a decoder reports and makes events of it.
-#[derive(Debug)]
 pub struct SpanMapper<'r> {
     rules: &'r SpanRules,
+    room: Option<&'r mut dyn FnMut(usize) -> bool>,
+    /// What has been taken of memory and not been asked for yet, in bytes, roughly.
+    taken: Cell<usize>,
+    /// There was no room: nothing more is kept.
+    is_full: bool,
     limits: TimeWindow,
     resource: Values,
     scope: Values,
@@ -75,6 +81,12 @@ pub struct SpanMapper<'r> {
     counts: [u64; Rejection::ALL.len()],
 }
 
+impl fmt::Debug for SpanMapper<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SpanMapper").field("mapped", &self.mapped).finish_non_exhaustive()
+    }
+}
+
 impl<'r> SpanMapper<'r> {
     /// Makes room for the spans of a request of this many bytes.
     #[must_use]
@@ -85,11 +97,21 @@ impl<'r> SpanMapper<'r> {
         self
     }
 
+    /// Asks for room for so many bytes more now and then. When there is none, nothing more is kept, and what has been is of
+    /// no use.
+    #[must_use]
+    pub fn within(self, room: &'r mut dyn FnMut(usize) -> bool) -> Self {
+        SpanMapper { room: Some(room), ..self }
+    }
+
     /// A mapper for one request that arrives at `now`.
     pub fn new(rules: &'r SpanRules, limits: TimeLimits, now: Now) -> Self {
         let values = || Values::new(rules.interned());
         SpanMapper {
             rules,
+            room: None,
+            taken: Cell::new(0),
+            is_full: false,
             limits: limits.around(now),
             resource: values(),
             scope: values(),
@@ -274,7 +296,21 @@ impl<'r> SpanMapper<'r> {
         let value = |slot| all.iter().find_map(|values| values.get(slot)).map(Read::compared);
         let values: Vec<Option<Value<'_>>> = (0..self.rules.interned()).map(value).collect();
         let slots = Slots { values: &values, is_root_span: kind.is_root, lasting: Some(&self.lasting) };
-        self.rules.learn(fingerprint, &slots, kind.is_entry, kind.threshold)
+        let learned = self.rules.learn(fingerprint, &slots, kind.is_entry, kind.threshold);
+        self.taken.update(|taken| taken + learned.0.bytes_held());
+        learned
+    }
+
+    /// Asks for room for what has been taken, if that is much.
+    fn ask_for_room(&mut self) {
+        /// A request that takes less is one of many.
+        const STEP: usize = 1 << 20;
+        let taken = self.taken.get() + size_of::<Option<Event>>() + size_of::<Run>();
+        self.taken.set(taken);
+        if let Some(room) = self.room.as_mut().filter(|_| taken >= STEP) {
+            self.taken.set(0);
+            self.is_full = !room(taken);
+        }
     }
 }
 
@@ -322,6 +358,10 @@ impl TraceVisitor for SpanMapper<'_> {
     }
 
     fn span(&mut self, span: SpanFields<'_>) {
+        if self.is_full {
+            return;
+        }
+        self.ask_for_room();
         self.mapped.received += 1;
         match self.map(&span) {
             Ok((trace, event)) => self.deliver(trace, event),

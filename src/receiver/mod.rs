@@ -25,7 +25,7 @@ use tracing::error;
 use body::Content;
 pub use body::most_room;
 pub use in_flight::InFlight;
-use in_flight::NoRoom;
+use in_flight::{NoRoom, Reserved};
 
 use crate::domain::batch::KnownFacts;
 use crate::domain::stored::{Damaged, Stored, from_bytes, to_bytes};
@@ -96,8 +96,8 @@ impl Receiver {
         let permit = self.permit(&request).await;
         let pipeline = Arc::clone(&self.pipeline);
         let accept = move || {
-            let (request, _reserved) = request.inflate()?;
-            accept_traces_now(&pipeline, transport, &request)
+            let (request, mut reserved) = request.inflate()?;
+            accept_traces_now(&pipeline, transport, &request, &mut reserved)
         };
         let applied = run(self.pipeline.metrics().panics(), permit, accept).await?;
         Ok(self.pipeline.stored(applied).await?)
@@ -245,7 +245,7 @@ impl From<NoRoom> for Refusal {
         match no_room {
             NoRoom::Now => Refusal::NoRoom,
             NoRoom::Ever => Refusal::TooLarge(
-                "the request takes more room, on the wire and decompressed, than all together may \
+                "the request takes more room, on the wire, decompressed and decoded, than all together may \
                  (limits.bytes_in_flight); send smaller ones"
                     .to_owned(),
             ),
@@ -315,10 +315,16 @@ fn accept_traces_now(
     pipeline: &Pipeline,
     transport: Transport,
     request: &[u8],
+    reserved: &mut Reserved,
 ) -> Result<Applied<MappedSpans>, Refusal> {
     loop {
         let in_force = pipeline.in_force();
-        let mapped = map_traces(pipeline, &in_force, transport, request, pipeline.now())?;
+        let mut refused = None;
+        let mut room = |bytes| reserved.grow(bytes).inspect_err(|no_room| refused = Some(*no_room)).is_ok();
+        let mapped = map_traces(pipeline, &in_force, transport, request, &mut room, pipeline.now())?;
+        if let Some(no_room) = refused {
+            return Err(no_room.into());
+        }
         let spans = pipeline.journal().map(|_| to_bytes(|to| mapped.write(to)));
         // Decoding may have taken a while: arrival is when the request is applied.
         let now = pipeline.now();
@@ -351,16 +357,17 @@ impl From<NotStored> for NotApplied {
     }
 }
 
-/// The events of a request that is decoded at `decoded`.
+/// The events of a request that is decoded at `decoded`; not all of them if there is no `room`.
 fn map_traces(
     pipeline: &Pipeline,
     in_force: &InForce,
     transport: Transport,
     request: &[u8],
+    room: &mut dyn FnMut(usize) -> bool,
     decoded: Now,
 ) -> Result<MappedSpans, Refusal> {
     let mut mapper = SpanMapper::new(&in_force.rules, pipeline.limits.time, decoded);
-    mapper = mapper.for_bytes(request.len());
+    mapper = mapper.for_bytes(request.len()).within(room);
     match transport {
         Transport::HttpJson => json::walk(request, &mut mapper)?,
         Transport::Grpc | Transport::HttpProtobuf | Transport::Push => wire::walk(request, &mut mapper)?,
@@ -413,7 +420,7 @@ pub fn accept_again(pipeline: &Pipeline, input: &Input<'_>, known: &mut KnownFac
 
 /// What a request with spans would be in a log that came now, for tests.
 pub fn logged(pipeline: &Pipeline, transport: Transport, request: &[u8], now: Now) -> Option<Vec<u8>> {
-    let mapped = map_traces(pipeline, &pipeline.in_force(), transport, request, now).ok()?;
+    let mapped = map_traces(pipeline, &pipeline.in_force(), transport, request, &mut |_| true, now).ok()?;
     let spans = to_bytes(|to| mapped.write(to));
     let mut entry = Vec::new();
     Input::Traces { transport, now, spans: &spans }.write(&mut entry);
