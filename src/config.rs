@@ -321,7 +321,7 @@ impl Default for Metrics {
 pub struct Api {
     /// How many closed instances of each flow can be explained, the last ones; 0: none.
     pub recent: usize,
-    /// Of a closed instance with more events than this, no events are kept to explain it with.
+    /// Of a closed instance with more events than this no events are kept to explain it with, nor a path of more steps.
     pub recent_events: usize,
 }
 
