@@ -212,6 +212,9 @@ const REMEMBERED_SHARE: u64 = 16;
 /// Enough that two ingesting threads and the sweep rarely meet.
 const TIMER_SHARDS: usize = 64;
 
+/// A large instance is not looked at more often than that, whatever comes: each event may say that it ends at once.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// At how many instances is looked ahead: about as many lines as a processor waits for at a time.
 const LOOK_AHEAD: usize = 16;
 
@@ -377,6 +380,7 @@ impl Aggregator {
         let is_planned = instance.wake != Arrival::ORIGIN;
         instance.due = if is_planned { instance.due.min(earliest_end) } else { earliest_end };
         let wake = instance.overdue_at().map_or(instance.due, |at| at.min(instance.due));
+        let wake = if instance.is_large() { wake.max(round.now.plus(LOOK_INTERVAL)) } else { wake };
         if instance.wake != Arrival::ORIGIN && instance.wake <= wake {
             return None;
         }

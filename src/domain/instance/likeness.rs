@@ -26,9 +26,14 @@ pub struct Likeness {
 }
 
 impl Instance {
+    /// Whether to look at it takes long enough to be felt.
+    pub fn is_large(&self) -> bool {
+        self.len() >= LARGE
+    }
+
     /// What it may be judged by while it is not locked, if it is large. One that belongs with others is judged with them.
     pub fn likeness(&self) -> Option<Likeness> {
-        if self.len() < LARGE || self.joints.is_some() {
+        if !self.is_large() || self.joints.is_some() {
             return None;
         }
         let (flow, body) = (Arc::clone(&self.flow), self.body.clone());
