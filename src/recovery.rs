@@ -77,7 +77,7 @@ fn begin_in(path: &Path, loaded: &Loaded, source: Source) -> anyhow::Result<(Arc
         warn!("the store cannot be written: nothing is accepted until it can be");
     }
     go_on(&pipeline, last);
-    reloader.take_first(loaded, pipeline.now()).context("putting the config in force")?;
+    reloader.take_first(loaded, pipeline.now());
     recovery.took = began.elapsed();
     pipeline.metrics().recovered(&recovery);
     let (took, entries) = (recovery.took, recovery.entries);

@@ -96,8 +96,10 @@ impl Catalog {
     ) -> Result<Self, (Arc<str>, Arc<str>)> {
         {
             let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
-            for metric in fixed.iter().filter_map(|flow| flow.metric.as_ref()) {
-                let others = pushed.flows.iter().filter_map(|flow| flow.metric.as_ref());
+            for (flow, metric) in fixed.iter().filter_map(|flow| Some((flow, flow.metric.as_ref()?))) {
+                // Where pushes have created one of its name, it goes on in its place.
+                let others = pushed.flows.iter().filter(|other| other.name != flow.name);
+                let others = others.filter_map(|flow| flow.metric.as_ref());
                 if let Some(other) = others.into_iter().find(|other| overlap(metric, other)) {
                     return Err((Arc::clone(metric), Arc::clone(other)));
                 }

@@ -153,15 +153,15 @@ impl Reloader {
         }
     }
 
-    /// Puts `loaded` in force, with which the program was started, unless it is in force already.
-    pub fn take_first(&mut self, loaded: &Loaded, now: Now) -> Result<(), ConfigError> {
+    /// Puts `loaded` in force, with which the program was started, unless it is in force already. What goes against what is
+    /// stored is refused as by a reload: the program is of more use with the config before than not at all.
+    pub fn take_first(&mut self, loaded: &Loaded, now: Now) {
         if loaded.fingerprint == self.in_force {
-            return Ok(());
+            return;
         }
-        match self.take(loaded, now) {
-            Err(NotTaken::Wrong(error)) => Err(error),
-            // It is looked at again.
-            Ok(()) | Err(NotTaken::NotStored) => Ok(()),
+        // What could not be stored is looked at again.
+        if let Err(NotTaken::Wrong(error)) = self.take(loaded, now) {
+            self.refuse(&error, true, now);
         }
     }
 }
