@@ -58,7 +58,8 @@ impl Override {
         };
         let mut overrides = Vec::new();
         if let Some(port) = get("APPLICATION_PORT").filter(|port| !port.is_empty()) {
-            // The ancestor listened on every address.
+            // The ancestor listened on every address, and was told the port with a colon or without.
+            let port = port.trim_start_matches(':');
             overrides.push(set("listen.http", "APPLICATION_PORT".to_owned(), format!("0.0.0.0:{port}")));
         }
         if let Some(level) = get("LOG_LEVEL").filter(|level| !level.is_empty()) {

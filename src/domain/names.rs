@@ -27,10 +27,31 @@ pub const MAX_NAME_BYTES: usize = 128;
 /// The forms that a metric's name reserves beside itself.
 const DERIVED: [&str; 5] = ["_bucket", "_sum", "_count", "_total", "_created"];
 
-/// Families that are not of a client's making: ours, the process's, the runtime's and those of each scrape.
-const RESERVED_METRIC_PREFIXES: [&str; 6] =
-    ["flow_", "latency_aggregator_", "process_", "scrape_", "otel_", "__"];
-const RESERVED_METRICS: [&str; 4] = ["up", "ALERTS", "ALERTS_FOR_STATE", "target_info"];
+/// Families that are ours.
+const RESERVED_METRIC_PREFIXES: [&str; 3] = ["flow_", "latency_aggregator_", "__"];
+/// Others that are not of a client's making: those of the process, and what Prometheus adds to each scrape and for alerts. Not all
+/// that begin as they do, for a flow may well be called `process_order`.
+const RESERVED_METRICS: [&str; 19] = [
+    "up",
+    "ALERTS",
+    "ALERTS_FOR_STATE",
+    "target_info",
+    "otel_scope_info",
+    "process_cpu_seconds",
+    "process_open_fds",
+    "process_max_fds",
+    "process_virtual_memory_bytes",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_threads",
+    "scrape_duration_seconds",
+    "scrape_timeout_seconds",
+    "scrape_sample_limit",
+    "scrape_samples_scraped",
+    "scrape_samples_post_metric_relabeling",
+    "scrape_series_added",
+    "scrape_body_size_bytes",
+];
 
 /// Labels that the program or Prometheus sets.
 const RESERVED_LABELS: [&str; 8] =
@@ -40,7 +61,7 @@ const RESERVED_LABELS: [&str; 8] =
 pub fn check_metric_name(name: &str) -> Result<(), NameError> {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
     check_form(name, |c| first(c) || c.is_ascii_digit(), first)?;
-    let reserved = RESERVED_METRICS.contains(&name)
+    let reserved = RESERVED_METRICS.iter().any(|taken| overlap(name, taken))
         || RESERVED_METRIC_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     if reserved { Err(NameError::Reserved) } else { Ok(()) }
 }

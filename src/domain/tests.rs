@@ -83,6 +83,12 @@ fn metric_names_are_well_formed_and_nobody_elses() {
         ("latency_aggregator_up", Err(NameError::Reserved)),
         ("__name__", Err(NameError::Reserved)),
         ("up", Err(NameError::Reserved)),
+        ("process_order", Ok(())),
+        ("scrape_shop", Ok(())),
+        ("process_threads", Err(NameError::Reserved)),
+        ("process_cpu_seconds", Err(NameError::Reserved)),
+        ("process_cpu_seconds_total", Err(NameError::Reserved)),
+        ("scrape_duration_seconds", Err(NameError::Reserved)),
     ] {
         assert_eq!(check_metric_name(name), expected, "{name}");
     }

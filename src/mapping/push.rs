@@ -244,9 +244,9 @@ fn declared(flow: &Flow, labels: &[Label]) -> Box<[Option<Arc<str>>]> {
 struct Fields<'a>(&'a Object<'a>);
 
 impl<'a> Fields<'a> {
-    /// The field, unless it is absent or null.
+    /// The field, unless it is absent or null. The ancestor's decoder did not care about case (Go, `encoding/json`).
     fn get(&self, field: &str) -> Option<&'a Value<'a>> {
-        self.0.get(field).filter(|value| !matches!(value, Value::Null))
+        self.0.get_in_any_case(field).filter(|value| !matches!(value, Value::Null))
     }
 
     fn string(&self, field: &str) -> Result<Option<&'a str>, PushError> {
@@ -422,7 +422,8 @@ impl<'a> Fields<'a> {
     }
 
     fn unknown(&self) -> Vec<(&'static str, String)> {
-        let unknown = self.0.iter().map(|(key, _)| key).filter(|key| !FIELDS.contains(key)).take(MAX_LABELS);
+        let is_known = |key: &&str| FIELDS.iter().any(|field| field.eq_ignore_ascii_case(key));
+        let unknown = self.0.iter().map(|(key, _)| key).filter(|key| !is_known(key)).take(MAX_LABELS);
         unknown.map(|key| ("unknown_field", unknown_field(cut(key, 64).0))).collect()
     }
 }

@@ -56,6 +56,12 @@ impl<'a> Object<'a> {
         Some(&self.0[place].1)
     }
 
+    /// The value of a field whose name is one of lower case; as long as there is none, that of one which is written otherwise.
+    pub fn get_in_any_case(&self, name: &str) -> Option<&Value<'a>> {
+        let is_it = |(known, _): &&(Cow<'a, str>, Value<'a>)| known.eq_ignore_ascii_case(name);
+        self.get(name).or_else(|| self.0.iter().rfind(is_it).map(|(_, value)| value))
+    }
+
     /// The fields in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value<'a>)> {
         self.0.iter().map(|(name, value)| (&**name, value))
