@@ -206,7 +206,13 @@ impl Labels {
     /// The labels of an instance of an earlier version of the flow as this one has them: those that it knows by name, and
     /// the default of those that are new.
     pub fn renew(&self, labels: &[Label]) -> Vec<Label> {
-        let Labels::Declared(rules) = self else { return labels.to_vec() };
+        let Labels::Declared(rules) = self else {
+            // As pushes would name them.
+            let mut labels: Vec<Label> =
+                labels.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
+            labels.sort_unstable();
+            return labels;
+        };
         let value = |rule: &LabelRule| {
             let known = labels.iter().find(|(name, _)| *name == rule.name).map(|(_, value)| value);
             (Arc::clone(&rule.name), Arc::clone(known.unwrap_or(&rule.default)))

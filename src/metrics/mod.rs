@@ -102,8 +102,9 @@ pub struct Metrics {
     started: EventTime,
     /// The stages that late events have named, by flow.
     late_stages: Mutex<HashMap<Arc<str>, HashSet<Arc<str>>>>,
-    /// Held while the values are brought up to date that are read, not counted.
-    refreshing: Mutex<()>,
+    /// By flow and family how many values had gone to the overflow when that was looked at last. Held while the values are
+    /// brought up to date that are read, not counted.
+    refreshing: Mutex<HashMap<(Arc<str>, &'static str), u64>>,
     /// When idle series were looked for last.
     expired: Mutex<Arrival>,
     /// What the program's own metrics stood at when the process started.

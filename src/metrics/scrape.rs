@@ -35,7 +35,7 @@ impl Metrics {
         let claim = |metrics: &FlowMetrics| {
             let flow = metrics.flow();
             let since = retired.get(&flow.name).copied();
-            (since.is_none(), since, flow.id)
+            (since.is_none(), flow.id.generation, since, flow.id)
         };
         for metrics in &flows {
             let is_retired = retired.contains_key(&metrics.flow().name);
@@ -79,7 +79,7 @@ impl Metrics {
     fn refresh(&self, population: Population, flows: &[Arc<FlowMetrics>]) {
         let own = &self.own;
         // Of two scrapes at once only one may count what has overflown.
-        let _refreshing = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
         let detailed = population.open.saturating_sub(population.stubs);
         own.instances.open.with_label_values(&["detailed"]).set(i64::try_from(detailed).unwrap_or(i64::MAX));
         own.instances
@@ -97,13 +97,17 @@ impl Metrics {
             Pressure::Evicting => 2.0,
         });
         let mut demand: HashMap<&str, (u64, u64)> = HashMap::new();
-        for (family, refused, wanted) in flows.iter().flat_map(|metrics| metrics.demand()) {
-            let sums = demand.entry(family).or_default();
-            *sums = (sums.0 + refused, sums.1 + wanted);
+        for metrics in flows {
+            for (family, refused, wanted) in metrics.demand() {
+                let before = seen.insert((Arc::clone(&metrics.flow().name), family), refused).unwrap_or(0);
+                // A flow whose series have begun anew counts from 0.
+                let more = if refused >= before { refused - before } else { refused };
+                let sums = demand.entry(family).or_default();
+                *sums = (sums.0 + more, sums.1 + wanted);
+            }
         }
-        for (family, (refused, wanted)) in demand {
-            let counter = own.requests.series_overflow.with_label_values(&[family]);
-            counter.inc_by(refused.saturating_sub(counter.get()));
+        for (family, (more, wanted)) in demand {
+            own.requests.series_overflow.with_label_values(&[family]).inc_by(more);
             let gauge = own.requests.series_wanted.with_label_values(&[family]);
             gauge.set(i64::try_from(wanted).unwrap_or(i64::MAX));
         }
