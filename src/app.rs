@@ -210,7 +210,7 @@ pub fn tight_limits(config: &Config) -> Option<String> {
     (room < needed).then(|| {
         format!(
             "limits.bytes_in_flight ({room}): a compressed request of {largest} bytes, which is allowed, may take \
-             {needed}, on the wire and decompressed, and would be refused; set at least that, or lower \
+             {needed}, on the wire, decompressed and decoded, and would be refused; set at least that, or lower \
              limits.request_bytes or push.request_bytes"
         )
     })

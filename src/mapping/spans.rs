@@ -196,7 +196,8 @@ impl<'r> SpanMapper<'r> {
             let (values, overlong) =
                 keys_of(self.rules, |key| key.flow == flow, &self.span, [&self.scope, &self.resource]);
             self.mapped.overlong_keys += overlong;
-            let joints = self.links.iter().cloned().chain(values).collect();
+            let joints: Box<[Joint]> = self.links.iter().cloned().chain(values).collect();
+            self.taken.update(|taken| taken + EVENT_BYTES + bytes_of(&joints));
             let copy = Event { flags: event.flags.with(Flags::COPY), ..event.clone() };
             self.mapped.events.push(Key::Also { flow, trace }, copy, joints);
         }
@@ -207,10 +208,11 @@ impl<'r> SpanMapper<'r> {
         let (values, overlong) =
             keys_of(self.rules, |key| !key.also, &self.span, [&self.scope, &self.resource]);
         self.mapped.overlong_keys += overlong;
-        let joints = match (self.links.is_empty(), values.is_empty()) {
+        let joints: Box<[Joint]> = match (self.links.is_empty(), values.is_empty()) {
             (true, true) => Box::default(),
             _ => self.links.drain(..).chain(values).collect(),
         };
+        self.taken.update(|taken| taken + bytes_of(&joints));
         self.mapped.events.push(Key::Trace(trace), event, joints);
     }
 
@@ -303,9 +305,12 @@ impl<'r> SpanMapper<'r> {
 
     /// Asks for room for what has been taken, if that is much.
     fn ask_for_room(&mut self) {
+        if self.is_full {
+            return;
+        }
         /// A request that takes less is one of many.
         const STEP: usize = 1 << 20;
-        let taken = self.taken.get() + size_of::<Option<Event>>() + size_of::<Run>();
+        let taken = self.taken.get() + EVENT_BYTES;
         self.taken.set(taken);
         if let Some(room) = self.room.as_mut().filter(|_| taken >= STEP) {
             self.taken.set(0);
@@ -358,10 +363,12 @@ impl TraceVisitor for SpanMapper<'_> {
     }
 
     fn span(&mut self, span: SpanFields<'_>) {
+        self.ask_for_room();
         if self.is_full {
+            self.links.clear();
+            self.span.clear();
             return;
         }
-        self.ask_for_room();
         self.mapped.received += 1;
         match self.map(&span) {
             Ok((trace, event)) => self.deliver(trace, event),
@@ -373,6 +380,19 @@ impl TraceVisitor for SpanMapper<'_> {
         self.links.clear();
         self.span.clear();
     }
+}
+
+/// What an event takes in a batch, beside its facts.
+const EVENT_BYTES: usize = size_of::<Option<Event>>() + size_of::<Run>();
+
+/// What joints take in a batch, roughly.
+fn bytes_of(joints: &[Joint]) -> usize {
+    const COUNTS: usize = 16;
+    let value = |joint: &Joint| match joint {
+        Joint::Value { value, .. } => COUNTS + value.len(),
+        Joint::Link { .. } => 0,
+    };
+    joints.iter().map(|joint| size_of::<Joint>() + value(joint)).sum()
 }
 
 /// How many kinds of spans a mapper has at hand. Most requests come from one service, whose spans are of few kinds.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
+use http::request::Parts;
+use http::{HeaderMap, Version};
 use http_body_util::BodyExt;
 
 use super::in_flight::{Buffer, KEPT_BYTES, Reserved};
@@ -37,19 +38,16 @@ const LARGE_BYTES: usize = 512 * 1024;
 const LARGE_COMPRESSED_BYTES: usize = 32 * 1024;
 
 /// Reads the body of a request over HTTP.
-pub(super) async fn read(
-    headers: &HeaderMap,
-    body: Body,
-    limits: &ReceiverLimits,
-) -> Result<Content, Refusal> {
-    let encoding = match Encoding::of(headers) {
+pub(super) async fn read(request: &Parts, body: Body, limits: &ReceiverLimits) -> Result<Content, Refusal> {
+    let encoding = match Encoding::of(&request.headers) {
         Ok(encoding) => encoding,
         Err(refusal) => {
             drain_later(body);
             return Err(refusal);
         }
     };
-    let (bytes, reserved) = collect(body, |_| None, limits.request_bytes, limits).await?;
+    let (bytes, reserved) =
+        collect(body, |_| None, request.version == Version::HTTP_2, limits.request_bytes, limits).await?;
     Ok(Content { bytes, encoding, limit: limits.request_bytes, reserved }.inflated_if_small())
 }
 
@@ -64,7 +62,7 @@ pub(super) async fn read_message(
 ) -> Result<Content, Refusal> {
     let limit = limits.request_bytes;
     let (mut bytes, reserved) =
-        collect(body, framed_length, limit.saturating_add(FRAME_HEADER), limits).await?;
+        collect(body, framed_length, false, limit.saturating_add(FRAME_HEADER), limits).await?;
     let undecodable = |what: &str| Refusal::Undecodable(format!("no gRPC message: {what}"));
     let Some((&[flag, a, b, c, d], message)) = bytes.split_first_chunk() else {
         return Err(undecodable("the body is shorter than the header of a frame"));
@@ -129,16 +127,18 @@ fn framed_length(begin: &[u8]) -> Option<usize> {
     Some((u32::from_be_bytes(*length) as usize).saturating_add(FRAME_HEADER))
 }
 
-/// Reads a body. `length` tells how long it is from how it begins, where that is not told by how it comes.
+/// Reads a body. `length` tells how long it is from how it begins, where that is not told by how it comes; `says_its_end`: it
+/// can be told whether it has ended.
 async fn collect(
     mut body: Body,
     length: impl Fn(&[u8]) -> Option<usize>,
+    says_its_end: bool,
     limit: usize,
     limits: &ReceiverLimits,
 ) -> Result<(Bytes, Reserved), Refusal> {
     let mut reserved = limits.in_flight.begin();
     let collected = {
-        let mut collecting = pin!(collect_all(&mut body, length, limit, &mut reserved));
+        let mut collecting = pin!(collect_all(&mut body, length, says_its_end, limit, &mut reserved));
         // A small body came with its headers: no clock is read for it, and no timer set.
         match poll_fn(|context| Poll::Ready(collecting.as_mut().poll(context))).await {
             Poll::Ready(collected) => collected,
@@ -161,6 +161,7 @@ async fn collect(
 async fn collect_all(
     body: &mut Body,
     length: impl Fn(&[u8]) -> Option<usize>,
+    says_its_end: bool,
     limit: usize,
     reserved: &mut Reserved,
 ) -> Result<Bytes, Refusal> {
@@ -196,8 +197,8 @@ async fn collect_all(
             }
         }
     }
-    // A stream of HTTP/2 may be reset as if it had ended.
-    if body.size_hint().lower() > 0 {
+    // A stream of HTTP/2 may be reset as if it had ended; those that ended say so.
+    if body.size_hint().lower() > 0 || (says_its_end && !body.is_end_stream()) {
         return Err(Refusal::Undecodable("the body ended early".to_owned()));
     }
     Ok(whole.map_or(first, Buffer::freeze))
@@ -277,9 +278,10 @@ fn inflate(encoding: Encoding, body: Bytes, limit: usize, reserved: &mut Reserve
 /// should not exceed (RFC 8878, section 3.1.1.1.2).
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// How much room a request of `request_bytes` may take at most: as it is on the wire, in a frame, and decompressed.
+/// How much room a request of `request_bytes` may take: as it is on the wire, in a frame, decompressed, and decoded. What it is
+/// decoded to may take still more, where each of its spans has values of its own.
 pub fn most_room(request_bytes: usize) -> usize {
-    request_bytes.saturating_mul(2).saturating_add(FRAME_HEADER + (1 << ZSTD_WINDOW_LOG))
+    request_bytes.saturating_mul(3).saturating_add(FRAME_HEADER + (1 << ZSTD_WINDOW_LOG))
 }
 
 /// Less than this is copied out of the buffer in which it was inflated.

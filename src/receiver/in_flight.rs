@@ -68,6 +68,20 @@ impl Reserved {
     }
 }
 
+impl Reserved {
+    /// How much room it has.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives back what it has beyond `bytes`.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        let surplus = self.bytes.saturating_sub(bytes);
+        self.of.reserved.sub(surplus);
+        self.bytes -= surplus;
+    }
+}
+
 impl Drop for Reserved {
     fn drop(&mut self) {
         self.of.reserved.sub(self.bytes);
@@ -90,6 +104,9 @@ mod tests {
         assert_eq!(first.grow(usize::MAX), Err(NoRoom::Ever));
         drop(first);
         assert_eq!(second.grow(60), Ok(()));
+        second.shrink_to(30);
+        second.shrink_to(50);
+        assert_eq!((second.bytes(), in_flight.reserved.get()), (30, 30));
         drop(second);
         assert_eq!(in_flight.reserved.get(), 0);
     }

@@ -317,8 +317,10 @@ fn accept_traces_now(
     request: &[u8],
     reserved: &mut Reserved,
 ) -> Result<Applied<MappedSpans>, Refusal> {
+    let before = reserved.bytes();
     loop {
         let in_force = pipeline.in_force();
+        reserved.shrink_to(before);
         let mut refused = None;
         let mut room = |bytes| reserved.grow(bytes).inspect_err(|no_room| refused = Some(*no_room)).is_ok();
         let mapped = map_traces(pipeline, &in_force, transport, request, &mut room, pipeline.now())?;

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::in_flight::Reserved;
 use super::{Receiver, ReceiverLimits, Refusal, add_remedy, body, run};
 use crate::domain::batch::Batch;
 use crate::domain::event::Incoming;
@@ -86,13 +87,13 @@ impl Receiver {
             body::drain_later(content);
             return Err(refusal);
         }
-        let read = |content| body::read(&parts.headers, content, &self.limits);
+        let read = |content| body::read(&parts, content, &self.limits);
         let content = self.read(content, read).await?;
         let pipeline = Arc::clone(&self.pipeline);
         let permit = self.permit(&content).await;
         let accept = move || {
-            let (body, _reserved) = content.inflate()?;
-            accept(&pipeline, &body)
+            let (body, mut reserved) = content.inflate()?;
+            accept(&pipeline, &body, &mut reserved)
         };
         let applied = run(self.pipeline.metrics().panics(), permit, accept).await?;
         Ok(self.pipeline.stored(applied).await?)
@@ -118,9 +119,15 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-fn accept(pipeline: &Pipeline, body: &[u8]) -> Result<Applied<Bytes>, Refusal> {
+/// What a push takes as an event of its own, in bytes, roughly.
+const PUSH_BYTES: usize = 512;
+
+fn accept(pipeline: &Pipeline, body: &[u8], reserved: &mut Reserved) -> Result<Applied<Bytes>, Refusal> {
     let now = pipeline.now();
     let body = Body::read(body)?;
+    if let Pushes::Many(pushes) = &body.pushes {
+        reserved.grow(pushes.len() * PUSH_BYTES)?;
+    }
     // Mapping may create flows, which is a matter of the order, too.
     pipeline.log(&Input::Pushes { now, request: body.text }, || body.accept(pipeline, now))
 }

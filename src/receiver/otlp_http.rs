@@ -127,7 +127,7 @@ async fn export(State(receiver): State<Arc<Receiver>>, request: Request) -> Resp
 impl Receiver {
     async fn export(&self, format: Format, request: Request) -> Result<MappedSpans, Refusal> {
         let (parts, content) = request.into_parts();
-        let read = |content| body::read(&parts.headers, content, &self.limits);
+        let read = |content| body::read(&parts, content, &self.limits);
         let content = self.read(content, read).await?;
         self.accept_traces(format.transport(), content).await
     }
