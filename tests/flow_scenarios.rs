@@ -815,7 +815,24 @@ fn a_root_beyond_the_cap_still_says_which_flow_it_is() {
     }
     world.receive(&[span("worker", 101, 90.0, 110.0).server().under(1)]);
     check(world.at(700.0), &["checkout ok root 110s at 210s"]);
-    assert_eq!((world.total.new, world.total.over_limit), (51, 20));
+    assert_eq!((world.total.new, world.total.over_limit), (52, 19));
+}
+
+#[test]
+fn what_is_missing_beyond_the_cap_holds_nothing_up() {
+    for (name, expected) in
+        [("POST /orders", "checkout ok root 100s at 210s"), ("GET /", "trace ok root 100s at 210s")]
+    {
+        let caps = Caps { events_per_instance: 50, ..NO_CAPS };
+        let mut world = World::new("[{name: checkout, match: 'span.name == \"POST /orders\"'}]", &[], caps);
+        world.at(200.0);
+        // Each inside of the one that comes after it.
+        for id in (2..80).rev() {
+            world.receive(&[span("gateway", id, 10.0, 20.0).under(id - 1).local()]);
+        }
+        world.receive(&[span("gateway", 1, 0.0, 100.0).server().named(name)]);
+        check(world.at(700.0), &[expected]);
+    }
 }
 
 #[test]

@@ -131,15 +131,15 @@ impl Aggregator {
     }
 
     /// Whether there is any use in folding an instance: a stub of few events takes more than they do, unless it frees what
-    /// their spans said; and when memory is short, it must free some.
+    /// their spans said; and when memory is short, it must free some. Where all is done again elsewhere, as with a store, it is
+    /// done to all, for that would be decided otherwise there.
     pub(super) fn folds(&self, instance: &Instance, rules: &impl Rules) -> bool {
-        let is_large = instance.folds_by_size(rules);
-        // Facts may be shared here and not where all is done again.
+        // Which facts are shared here may be shared nowhere else.
         if self.is_repeated {
-            return is_large;
+            return true;
         }
-        let has_room = !self.is_refusing();
-        (is_large && (has_room || instance.outweighs_a_stub())) || instance.is_mostly_facts()
+        let is_large = instance.folds_by_size(rules) && (!self.is_refusing() || instance.outweighs_a_stub());
+        is_large || instance.is_mostly_facts()
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Gathering {
     events: Vec<Event>,
     /// How each trace takes part, by its number.
     roles: Vec<Role>,
+    /// Whether there may be more of them than are known.
+    is_cut: bool,
     stubs: Vec<(u16, Stub)>,
     numbers: HashMap<TraceId, u16>,
     traces: Vec<Key>,
@@ -70,6 +72,7 @@ impl Gathering {
             first: [None; 2],
             events: Vec::new(),
             roles: Vec::new(),
+            is_cut: false,
             stubs: Vec::new(),
             numbers: HashMap::new(),
             traces: Vec::new(),
@@ -89,6 +92,7 @@ impl Gathering {
         let joints = instance.joints();
         let links = joints.into_iter().flat_map(Joints::links);
         self.links.extend(links.map(|(span, trace, from)| ((member, span), (trace, from))));
+        self.is_cut |= instance.is_cut();
         match (instance.body(), role) {
             (_, Role::Part) => {
                 let share = self.share(instance);
@@ -143,7 +147,7 @@ impl Gathering {
     }
 
     fn progress(&self) -> Progress {
-        let mut outline = Outline::of(&self.flow, &self.events).with_handovers(self.handovers());
+        let mut outline = Outline::of(&self.flow, &self.events, self.is_cut).with_handovers(self.handovers());
         for (member, stub) in &self.stubs {
             outline.absorb(*member, &stub.outline);
         }
@@ -194,7 +198,7 @@ impl Gathering {
         let flow = Arc::clone(&self.flow);
         let handovers = self.handovers();
         let own = self.own(&handovers);
-        let mut stub = Stub::exact(&flow, std::mem::take(&mut self.events), handovers);
+        let mut stub = Stub::exact(&flow, std::mem::take(&mut self.events), self.is_cut, handovers);
         for (member, folded) in self.stubs {
             stub.absorb(&flow, member, folded);
         }
@@ -226,7 +230,7 @@ impl Gathering {
             counts.add(&self.flow, event);
         }
         let events = self.events.iter().filter(|event| role(event.member) != Role::Tail).cloned().collect();
-        let mut own = Stub::exact(&self.flow, events, handovers.to_vec());
+        let mut own = Stub::exact(&self.flow, events, self.is_cut, handovers.to_vec());
         for (member, stub) in self.stubs.iter().filter(|(member, _)| role(*member) == Role::Whole) {
             let mut stub = stub.clone();
             stub.settle(&self.flow);

@@ -104,6 +104,8 @@ struct Extra {
     time_to_live: Option<Duration>,
     /// Where each identity is, while events are kept that are too many to search one by one.
     index: Option<HashMap<Identity, usize>>,
+    /// Whether it has as many events as it may.
+    is_cut: bool,
 }
 
 /// Whether an instance of `flow` may be folded: folding decides its flow. A trace that only the built-in flow has taken
@@ -144,25 +146,33 @@ pub enum Choice {
 }
 
 impl Body {
-    fn progress(&self, flow: &Flow) -> Progress {
+    fn progress(&self, flow: &Flow, is_cut: bool) -> Progress {
         match self {
-            Body::Detailed { events } => Outline::of(flow, events).seen(flow).1,
+            Body::Detailed { events } => Outline::of(flow, events, is_cut).seen(flow).1,
             Body::Stub(stub) => stub.outline.seen(flow).1,
         }
     }
 
     /// Whether it is over at `now`. `look` is what was seen of it, if it was looked at.
-    fn verdict(&self, flow: &Flow, look: Option<&Look>, key: &Key, clocks: &Clocks, now: Arrival) -> Verdict {
-        let progress = look.map_or_else(|| self.progress(flow), |look| look.progress);
+    fn verdict(
+        &self,
+        flow: &Flow,
+        look: Option<&Look>,
+        is_cut: bool,
+        key: &Key,
+        clocks: &Clocks,
+        now: Arrival,
+    ) -> Verdict {
+        let progress = look.map_or_else(|| self.progress(flow, is_cut), |look| look.progress);
         completion::decide(flow, key, &progress, clocks, now)
     }
 }
 
 /// Puts the events in order and looks at them, if they are there.
-fn look(flow: &Flow, body: &mut Body) -> Option<Look> {
+fn look(flow: &Flow, body: &mut Body, is_cut: bool) -> Option<Look> {
     let Body::Detailed { events } = body else { return None };
     sort_by_time(events);
-    let outline = Outline::of(flow, events);
+    let outline = Outline::of(flow, events, is_cut);
     let (family, progress) = outline.seen(flow);
     Some(Look { outline, family, progress })
 }
@@ -333,7 +343,7 @@ impl Instance {
             return known;
         }
         self.has_news = true;
-        let is_full = self.len() >= rules.events_per_instance() && !self.wants_root(&event, rules);
+        let is_full = self.len() >= rules.events_per_instance() && !self.finds_room(&event, rules);
         // Pushes beyond the cap do not keep it open, for nothing else would end it.
         if !is_full || event.kind != Kind::Push {
             // A large request may have been on its way for longer than the one before it.
@@ -358,12 +368,14 @@ impl Instance {
                     index.insert(event.identity(), events.len());
                 }
                 events.push(event);
+                self.note_cut(rules);
                 Recorded::New
             }
             Body::Stub(stub) => {
                 let span = event.span;
                 let is_linked = self.joints.as_ref().is_some_and(|joints| joints.is_linked(span));
                 stub.take(&self.flow, event, is_linked);
+                self.note_cut(rules);
                 if better { Recorded::NewAfterFolding } else { Recorded::New }
             }
         }
@@ -448,15 +460,32 @@ impl Instance {
         }
     }
 
-    /// Whether an event is its root and found room also beyond the cap, as one event more: roots come last, and a trace that
-    /// may still turn out to be another flow's is not folded, which would keep it.
-    fn wants_root(&self, event: &Event, rules: &impl Rules) -> bool {
+    /// Notes whether it has as many events as it may.
+    pub(super) fn note_cut(&mut self, rules: &impl Rules) {
+        if self.len() >= rules.events_per_instance() {
+            self.extra.get_or_insert_default().is_cut = true;
+        }
+    }
+
+    /// Whether an event finds room beyond the cap: what decides about a trace comes last, and one that may still turn out to be
+    /// another flow's is not folded, which would keep that. The first roots are kept, and what is first to enter a service.
+    fn finds_room(&self, event: &Event, rules: &impl Rules) -> bool {
+        /// Services may be made up.
+        const MOST_BEYOND: usize = 64;
         let Body::Detailed { events } = &self.body else { return false };
-        let is_root = |event: &Event| event.kind != Kind::Push && !event.parent.is_some();
-        events.len() == rules.events_per_instance()
-            && is_root(event)
+        let beyond = events.get(rules.events_per_instance()..).unwrap_or_default();
+        let is_entry = match event.kind {
+            Kind::Push => false,
+            Kind::Server | Kind::Consumer => true,
+            Kind::Internal | Kind::Client | Kind::Producer => !event.parent.is_some(),
+        };
+        let what = |event: &Event| {
+            (event.parent.is_some(), event.flags.has(Flags::ERROR), Arc::clone(&event.facts.service))
+        };
+        is_entry
+            && beyond.len() < MOST_BEYOND
             && !may_fold(&self.flow, rules)
-            && !events.iter().any(is_root)
+            && !beyond.iter().any(|known| what(known) == what(event))
     }
 
     fn record_beyond_cap(&mut self, event: &Event, rules: &impl Rules) -> Recorded {
@@ -465,7 +494,7 @@ impl Instance {
         }
         self.fold();
         if let Body::Stub(stub) = &mut self.body {
-            stub.outline.push_beyond_cap(&self.flow, event);
+            stub.outline.push_beyond_cap(&self.flow, event, rules.events_per_instance());
             if let Some(view) = event.facts.view(self.flow.id).filter(|_| !event.flags.has(Flags::IGNORED)) {
                 // When there was work for it cannot be looked up any more.
                 let start = if stub.outline.may_have_waited(event) { event.end } else { event.start };
@@ -480,7 +509,7 @@ impl Instance {
     /// come since.
     pub fn judge(&mut self, key: &Key, now: Arrival) -> (Verdict, Option<Look>) {
         let look = self.look();
-        (self.body.verdict(&self.flow, look.as_ref(), key, &self.clocks(), now), look)
+        (self.body.verdict(&self.flow, look.as_ref(), self.is_cut(), key, &self.clocks(), now), look)
     }
 
     /// Puts its events in order and looks at them. Not with joints: a division knows the events by their places.
@@ -489,7 +518,8 @@ impl Instance {
             return None;
         }
         self.forget_places();
-        look(&self.flow, &mut self.body)
+        let is_cut = self.is_cut();
+        look(&self.flow, &mut self.body, is_cut)
     }
 
     /// To be called when its events are to be in other places.
@@ -527,7 +557,7 @@ impl Instance {
     }
 
     fn progress(&self) -> Progress {
-        self.body.progress(&self.flow)
+        self.body.progress(&self.flow, self.is_cut())
     }
 
     /// Keeps only what closing needs.
@@ -542,7 +572,7 @@ impl Instance {
         };
         let links = self.joints.iter().flat_map(|joints| joints.links()).map(|(span, ..)| span);
         // Of copies: should that panic, it is what it was.
-        let stub = Stub::of(&flow, events.clone(), links);
+        let stub = Stub::of(&flow, events.clone(), self.is_cut(), links);
         self.flow = flow;
         self.body = Body::Stub(Box::new(stub));
         self.changes = self.changes.wrapping_add(1);
@@ -578,13 +608,14 @@ impl Instance {
         rules: &impl Rules,
     ) -> (Finished, Extent) {
         let clocks = self.clocks();
+        let is_cut = self.is_cut();
         let Instance { flow, body, due, .. } = self;
         let (stub, seen) = match body {
             Body::Detailed { events } => match look {
                 Some(Look { outline, family, progress }) => {
                     (Stub::outlined(&flow, events, outline), Some((family, progress)))
                 }
-                None => (Stub::exact(&flow, events, Vec::new()), None),
+                None => (Stub::exact(&flow, events, is_cut, Vec::new()), None),
             },
             Body::Stub(stub) => (*stub, None),
         };
@@ -615,6 +646,11 @@ impl Instance {
     pub fn clocks(&self) -> Clocks {
         let life_span = self.extra.as_ref().and_then(|extra| extra.life_span);
         Clocks { first: self.first, last: self.last, life_span }
+    }
+
+    /// Whether it has as many events as it may, so that others may be missing.
+    pub(super) fn is_cut(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.is_cut)
     }
 
     pub(super) fn body(&self) -> &Body {

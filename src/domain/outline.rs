@@ -167,9 +167,10 @@ impl Outline {
     /// From this many events on, an index finds repeated ones.
     const INDEX_FROM: usize = 32;
 
-    /// The shape of `events` as `flow` sees them.
-    pub fn of(flow: &Flow, events: &[Event]) -> Self {
-        let mut outline = Outline { nodes: Vec::with_capacity(events.len()), ..Outline::default() };
+    /// The shape of `events` as `flow` sees them; `is_cut`: there may be more.
+    pub fn of(flow: &Flow, events: &[Event], is_cut: bool) -> Self {
+        let nodes = Vec::with_capacity(events.len());
+        let mut outline = Outline { nodes, overflowed: is_cut, ..Outline::default() };
         for event in events {
             outline.push(flow, event);
         }
@@ -217,14 +218,17 @@ impl Outline {
 
     /// Takes in what an event beyond the cap says, without keeping a place for it, unless it is the first root, or the first
     /// that enters its stage, or does so in error: what the flow waits for may come last.
-    pub fn push_beyond_cap(&mut self, flow: &Flow, event: &Event) {
+    pub fn push_beyond_cap(&mut self, flow: &Flow, event: &Event, cap: usize) {
         self.overflowed = true;
         let node = self.node(flow, event);
         // All of them that were kept beyond the cap are among the last, and so are not searched for among all.
-        let last = || self.nodes.iter().rev().take(2 * self.stages.len() + 1);
+        let most = 2 * self.stages.len() + 1;
+        let last = || self.nodes.iter().rev().take(most);
         let says_the_same =
             |known: &Node| known.enters_as(&node) && (known.is_in_error() || !node.is_in_error());
-        let is_entry = node.counts && node.enters_alone() && !last().any(says_the_same);
+        // One that is replaced later may say something else then.
+        let has_room = self.nodes.len() <= cap + most;
+        let is_entry = has_room && node.counts && node.enters_alone() && !last().any(says_the_same);
         if is_entry || (node.is_root() && !self.has_root) {
             self.add(node);
         }

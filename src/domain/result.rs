@@ -144,10 +144,9 @@ pub struct Closed {
 impl Closed {
     /// A trace that it was, if it was one.
     pub fn trace(&self) -> Option<TraceId> {
-        let of_events = || self.detail.events.iter().find(|event| event.kind != Kind::Push);
-        let traces = &self.detail.traces;
-        let from_detail = of_events().and_then(|event| traces.get(usize::from(event.member))?.trace());
-        self.key.trace().or(from_detail).or_else(|| traces.iter().find_map(Key::trace))
+        let Detail { traces, trace, .. } = &self.detail;
+        let of_events = || trace.or_else(|| self.detail.trace_of_events());
+        self.key.trace().or_else(of_events).or_else(|| traces.iter().find_map(Key::trace))
     }
 }
 
@@ -158,6 +157,8 @@ pub struct Detail {
     pub traces: Vec<Key>,
     /// Its events in the order of their start; none of those that were folded.
     pub events: Vec<Event>,
+    /// The trace of the first of its events, if these were dropped.
+    pub trace: Option<TraceId>,
     /// The critical path, from the end to the start.
     pub steps: Vec<PathStep>,
     /// The names of its stages.
@@ -165,9 +166,16 @@ pub struct Detail {
 }
 
 impl Detail {
+    /// The trace of the first of its events that is a span.
+    fn trace_of_events(&self) -> Option<TraceId> {
+        let first = self.events.iter().find(|event| event.kind != Kind::Push)?;
+        self.traces.get(usize::from(first.member))?.trace()
+    }
+
     /// Drops what is longer than that. Results wait for each other, and what they share each has for itself.
     pub fn keep_at_most(&mut self, count: usize) {
         if self.events.len() > count {
+            self.trace = self.trace_of_events();
             self.events = Vec::new();
         }
         if self.steps.len() > count {

@@ -79,9 +79,9 @@ pub(super) struct Ending {
 
 impl Stub {
     /// Everything about the events of one or more traces, with every interval kept apart.
-    pub(super) fn exact(flow: &Flow, mut events: Vec<Event>, handovers: Vec<Handover>) -> Self {
+    pub(super) fn exact(flow: &Flow, mut events: Vec<Event>, is_cut: bool, handovers: Vec<Handover>) -> Self {
         sort_by_time(&mut events);
-        let outline = Outline::of(flow, &events);
+        let outline = Outline::of(flow, &events, is_cut);
         Stub::outlined(flow, events, outline.with_handovers(handovers))
     }
 
@@ -121,8 +121,13 @@ impl Stub {
     }
 
     /// The same of one trace, in bounded room. `links` are its spans that took up work of other traces.
-    pub(super) fn of(flow: &Flow, events: Vec<Event>, links: impl Iterator<Item = SpanId>) -> Self {
-        let mut stub = Stub::exact(flow, events, links.map(Handover::from_elsewhere).collect());
+    pub(super) fn of(
+        flow: &Flow,
+        events: Vec<Event>,
+        is_cut: bool,
+        links: impl Iterator<Item = SpanId>,
+    ) -> Self {
+        let mut stub = Stub::exact(flow, events, is_cut, links.map(Handover::from_elsewhere).collect());
         stub.exact = false;
         stub.events = Vec::new();
         stub.outline.shrink_to_fit();
@@ -401,7 +406,7 @@ impl Stub {
             true => outline.into_stages(),
             false => summary.stages.into_iter().map(|stage| stage.name).collect(),
         };
-        Detail { traces, events, steps, stages }
+        Detail { traces, events, trace: None, steps, stages }
     }
 
     /// What each stage measured; `start` is where the flow starts, if that is to be observed.

@@ -21,6 +21,7 @@ const LARGE: usize = if cfg!(test) { 3 } else { 256 };
 pub struct Likeness {
     flow: Arc<Flow>,
     body: Body,
+    is_cut: bool,
     clocks: Clocks,
     changes: u16,
 }
@@ -37,7 +38,7 @@ impl Instance {
             return None;
         }
         let (flow, body) = (Arc::clone(&self.flow), self.body.clone());
-        Some(Likeness { flow, body, clocks: self.clocks(), changes: self.changes })
+        Some(Likeness { flow, body, is_cut: self.is_cut(), clocks: self.clocks(), changes: self.changes })
     }
 
     /// Whether nothing has come since this likeness of it was taken.
@@ -56,8 +57,8 @@ impl Instance {
 impl Likeness {
     /// As [`Instance::judge`].
     pub fn judge(&mut self, key: &Key, now: Arrival) -> (Verdict, Option<Look>) {
-        let look = look(&self.flow, &mut self.body);
-        (self.body.verdict(&self.flow, look.as_ref(), key, &self.clocks, now), look)
+        let look = look(&self.flow, &mut self.body, self.is_cut);
+        (self.body.verdict(&self.flow, look.as_ref(), self.is_cut, key, &self.clocks, now), look)
     }
 
     /// The flow of the instance.
@@ -68,7 +69,7 @@ impl Likeness {
     /// Keeps only what closing needs. Whether there was more.
     pub fn fold(&mut self) -> bool {
         let Body::Detailed { events } = &mut self.body else { return false };
-        let stub = Stub::of(&self.flow, std::mem::take(events), std::iter::empty());
+        let stub = Stub::of(&self.flow, std::mem::take(events), self.is_cut, std::iter::empty());
         self.body = Body::Stub(Box::new(stub));
         true
     }

@@ -113,7 +113,7 @@ impl Instance {
             flow_is_stale,
             first,
             last,
-            extra: is_pushed.then(|| Box::new(Extra { life_span, time_to_live, index: None })),
+            extra: is_pushed.then(|| Box::new(Extra { life_span, time_to_live, index: None, is_cut: false })),
             spans: Stored::read(from)?,
             body: Stored::read(from)?,
             joints: Stored::read(from)?,
@@ -128,6 +128,7 @@ impl Instance {
             counted_events: Stored::read(from)?,
             counted_as_stub: Stored::read(from)?,
         };
+        instance.note_cut(rules);
         instance.weigh();
         Ok(instance)
     }
