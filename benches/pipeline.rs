@@ -307,11 +307,8 @@ fn steps() -> Vec<Case> {
     for events in [10_u64, 100, 1000, 10_000] {
         let ready = move || {
             let at = |n: u64| EventTime::from_unix_nanoseconds(NOON + n * 1000);
-            let timed = |n: u64| Timed {
-                start: at(n),
-                end: at(2 * events - n),
-                parent: (n > 0).then(|| (n as usize - 1) / 2),
-            };
+            let parent = |n: u64| (n > 0).then(|| (n as usize - 1) / 2);
+            let timed = |n: u64| Timed::inside_of(parent(n), at(n), at(2 * events - n));
             (0..events).map(timed).collect::<Vec<_>>()
         };
         cases.push(case(format!("critical path/{events}"), events, ready, |timed| {

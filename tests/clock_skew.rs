@@ -24,7 +24,7 @@ fn aligned(
     let time = EventTime::from_unix_nanoseconds;
     let mut timed: Vec<Timed> = spans
         .iter()
-        .map(|&(start, end, parent, _)| Timed { start: time(start), end: time(end), parent })
+        .map(|&(start, end, parent, _)| Timed::inside_of(parent, time(start), time(end)))
         .collect();
     let misplaced = align(&mut timed, |place| spans[place].3, Duration::from_nanos(limit));
     let moved = timed.iter().map(|span| (span.start.unix_nanoseconds(), span.end.unix_nanoseconds()));

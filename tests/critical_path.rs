@@ -11,7 +11,7 @@ fn at(millisecond: u64) -> EventTime {
 
 /// A span from `start` to `end` in milliseconds, below the span at `parent`.
 fn span(start: u64, end: u64, parent: Option<usize>) -> Timed {
-    Timed { start: at(start), end: at(end), parent }
+    Timed::inside_of(parent, at(start), at(end))
 }
 
 /// `w2` for 2 ms of waiting, `0` `1` ... for the work of a span, with its milliseconds: latest first.
@@ -108,10 +108,9 @@ fn forests() -> impl Strategy<Value = Vec<Timed>> {
     let event = (0u64..2_000, 0u64..600, any::<prop::sample::Index>(), prop::bool::weighted(0.8));
     prop::collection::vec(event, 1..40).prop_map(|events| {
         let count = events.len();
-        let timed = |(start, length, parent, has_parent): (u64, u64, prop::sample::Index, bool)| Timed {
-            start: EventTime::from_unix_nanoseconds(start),
-            end: EventTime::from_unix_nanoseconds(start + length),
-            parent: has_parent.then(|| parent.index(count)),
+        let timed = |(start, length, parent, has_parent): (u64, u64, prop::sample::Index, bool)| {
+            let [start, end] = [start, start + length].map(EventTime::from_unix_nanoseconds);
+            Timed::inside_of(has_parent.then(|| parent.index(count)), start, end)
         };
         events.into_iter().map(timed).collect()
     })

@@ -1154,3 +1154,61 @@ proptest! {
         prop_assert_eq!(world.aggregator.population().events, 0);
     }
 }
+
+// ---------------------------------------------------------------------------------------------------------------
+// Whose the time is where traces are joined, or spans are odd.
+
+#[test]
+fn what_a_linked_span_did_is_inside_of_its_parent_all_the_same() {
+    let mut world = World::with("");
+    world.at(6.0).receive(&[
+        span("gateway", 1, 0.0, 0.05).server(),
+        span("gateway", 2, 0.03, 0.04).producer().under(1),
+        span("fn", 1, 2.0, 5.0).server().of_trace(2),
+        span("fn", 2, 2.01, 4.99).consumer().under(1).of_trace(2).linked_to(1, 2),
+        span("fn", 3, 2.1, 4.9).client().under(2).of_trace(2),
+        span("payment", 4, 2.11, 4.89).server().under(3).of_trace(2),
+    ]);
+    world.at(100.0);
+    let path = path(world.only());
+    assert!(path.iter().any(|step| step.starts_with("payment work 2.78")), "{path:?}");
+}
+
+#[test]
+fn nobody_waits_for_what_was_only_handed_on() {
+    let mut world = World::with("");
+    world.at(21.0).receive(&[
+        span("req", 1, 0.0, 10.0).server(),
+        span("first", 1, 1.0, 12.0).consumer().of_trace(2).linked_to(1, 1),
+        span("second", 1, 11.0, 20.0).consumer().of_trace(3).linked_to(1, 1),
+    ]);
+    world.at(100.0);
+    let path = path(world.only());
+    assert_eq!(path, ["req work 10", "second work 9", "second wait 1"], "{path:?}");
+}
+
+#[test]
+fn an_ignored_span_between_two_others_takes_nothing_from_them() {
+    let mut world = World::new("", &[r#"resource.attributes["service.name"] == "envoy""#], NO_CAPS);
+    world.at(1.0).receive(&[
+        span("gateway", 1, 0.0, 0.1).server(),
+        span("gateway", 2, 0.01, 0.09).client().under(1),
+        span("envoy", 3, 0.015, 0.085).server().under(2),
+        span("payment", 4, 0.02, 0.08).server().under(3),
+    ]);
+    world.at(100.0);
+    assert_eq!(path(world.only()), ["gateway work 0.04", "payment work 0.06"]);
+}
+
+#[test]
+fn who_serves_a_call_under_its_id_works_inside_of_it() {
+    let mut world = World::with("");
+    world.at(1.0).receive(&[
+        span("gateway", 1, 0.0, 0.1).server(),
+        span("gateway", 2, 0.01, 0.09).client().under(1),
+        span("payment", 2, 0.02, 0.08).server().under(1),
+        span("payment", 3, 0.03, 0.07).client().under(2),
+    ]);
+    world.at(100.0);
+    assert_eq!(path(world.only()), ["gateway work 0.04", "payment work 0.06"]);
+}

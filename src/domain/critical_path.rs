@@ -21,8 +21,19 @@ pub struct Timed {
     pub start: EventTime,
     /// When it ended; not before `start`.
     pub end: EventTime,
-    /// Where its parent is in the list, if it has come.
+    /// Where that is in the list inside of which it happened: its parent, or else whose work it took up.
     pub parent: Option<usize>,
+    /// Whether that did not wait for it.
+    pub is_async: bool,
+    /// Where that is without which it would not have begun: whose work it took up, or else its parent.
+    pub cause: Option<usize>,
+}
+
+impl Timed {
+    /// An event that began because of its parent, and for which that waits.
+    pub fn inside_of(parent: Option<usize>, start: EventTime, end: EventTime) -> Self {
+        Timed { start, end, parent, is_async: false, cause: parent }
+    }
 }
 
 /// One stretch of the path.
@@ -180,10 +191,10 @@ impl<'e> Walk<'e> {
             let Timed { start, end, .. } = self.events[parent];
             let tolerance = (end.nanoseconds_since(start) / OVERLAP_PART).min(nanoseconds(MAX_OVERLAP));
             let latest = self.at.plus(Duration::from_nanos(tolerance));
-            // An asynchronous child that outlives its parent ends after every point the path reaches inside of the
-            // parent, so clipping does not concern it.
+            // What goes on after its parent has ended was waited for as long as that lasted; nothing that is asynchronous was.
             let waited_for = |&child: &usize| {
-                let child_ended = self.events[child].end.min(end);
+                let ended = self.events[child].end;
+                let child_ended = if self.events[child].is_async { ended } else { ended.min(end) };
                 let is_inside = child_ended > start && self.events[child].start < self.at;
                 !self.visited[child] && is_inside && child_ended <= latest
             };
@@ -202,15 +213,15 @@ impl<'e> Walk<'e> {
         }
     }
 
-    /// The parent of the event whose start has been reached, and the wait for it.
+    /// What caused the event whose start has been reached, and the wait for it.
     fn cause(&mut self, event: usize) -> Option<usize> {
-        let parent = self.events[event].parent?;
-        if self.visited[parent] {
+        let cause = self.events[event].cause?;
+        if self.visited[cause] {
             self.path.cycles += 1;
             return None;
         }
-        self.spend(self.events[parent].end, Spent::Waiting(event));
-        Some(parent)
+        self.spend(self.events[cause].end, Spent::Waiting(event));
+        Some(cause)
     }
 
     /// What came before an event that nothing is known to have caused: what ended last, or else what was active.
@@ -234,7 +245,7 @@ impl<'e> Walk<'e> {
 /// the one that ends last worked, and a gap was waiting. The places in the steps are places in `intervals`.
 pub fn coarse_path(intervals: &[(EventTime, EventTime)], from: EventTime, to: EventTime) -> CriticalPath {
     let events: Vec<Timed> =
-        intervals.iter().map(|&(start, end)| Timed { start, end, parent: None }).collect();
+        intervals.iter().map(|&(start, end)| Timed::inside_of(None, start, end)).collect();
     let mut walk = Walk::new(&events, from, to);
     let mut next = None;
     while walk.is_under_way() {

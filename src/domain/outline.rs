@@ -137,6 +137,9 @@ pub struct Progress {
     pub error: bool,
 }
 
+/// Through how many events that do not count an event is looked for inside of which another one happened.
+const MAX_IGNORED: usize = 64;
+
 /// The strongest hold among events whose parent has not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MissingParent {
@@ -424,11 +427,29 @@ impl Outline {
 
     /// When the events of the flow were at work, and which has caused which.
     fn timed(&self, family: &Family, counting: &Counting) -> Few<Timed> {
+        let calls = family.calls(&self.nodes);
+        // What does not count stands between others all the same.
+        let counted = |node: usize| {
+            let mut way = std::iter::successors(Some(node), |node| family.parent(*node)).take(MAX_IGNORED);
+            way.find_map(|node| counting.place(node))
+        };
         let timed = |place: usize| {
             let node = counting.node(place);
-            let end = self.nodes[node].end;
-            let parent = family.cause(&self.nodes, node).and_then(|parent| counting.place(parent));
-            Timed { start: self.work_start(family, node).min(end), end, parent }
+            let Node { end, kind, .. } = self.nodes[node];
+            let call = calls.as_ref().and_then(|calls| calls.of_served(&self.nodes, node));
+            let parent = call.or_else(|| family.parent(node)).and_then(counted);
+            let is_taken_up = |parent: usize| self.nodes[counting.node(parent)].kind == Kind::Producer;
+            let taken = family.taken(&self.nodes, node).and_then(counted);
+            Timed {
+                start: self.work_start(family, node).min(end),
+                end,
+                parent: parent.or(taken),
+                is_async: match parent {
+                    Some(parent) => kind == Kind::Consumer && is_taken_up(parent),
+                    None => taken.is_some(),
+                },
+                cause: taken.or(parent),
+            }
         };
         (0..counting.len()).map(timed).collect()
     }

@@ -1,5 +1,7 @@
 //! Who is whose parent among the events of an outline, and who took up whose work.
 
+use std::collections::HashMap;
+
 use super::{Handover, MissingParent, Node};
 use crate::domain::event::{Flags, Kind};
 use crate::domain::few::Few;
@@ -14,6 +16,26 @@ pub struct Family {
     /// Who took up whose work over a link, as (to, from), where both have come. Sorted.
     takers: Vec<(usize, usize)>,
     pub(super) missing: MissingParent,
+    /// Whether spans of one trace have the same id.
+    shares_ids: bool,
+}
+
+/// Zipkin-style shared ids: the client's side of a call by its id, inside of which the server's side happened.
+pub(super) struct Calls(HashMap<(u16, SpanId), usize>);
+
+impl Calls {
+    fn of(nodes: &[Node]) -> Self {
+        let calls =
+            nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Client && node.span.is_some());
+        // Of several the first in the order of the events.
+        Calls(calls.rev().map(|(index, node)| (node.place(), index)).collect())
+    }
+
+    /// The call that the event at `index` served under the same id.
+    pub(super) fn of_served(&self, nodes: &[Node], index: usize) -> Option<usize> {
+        let node = &nodes[index];
+        self.0.get(&node.place()).copied().filter(|_| node.kind == Kind::Server)
+    }
 }
 
 impl Family {
@@ -43,7 +65,8 @@ impl Family {
                 if local { MissingParent::Local } else { MissingParent::Remote }
             })
             .max();
-        Family { parents, takers, missing: missing.unwrap_or(MissingParent::None) }
+        let shares_ids = directory.has_shared_ids(nodes);
+        Family { parents, takers, missing: missing.unwrap_or(MissingParent::None), shares_ids }
     }
 
     /// Where the parent of the event at `index` is, if it names one and it has come.
@@ -57,12 +80,14 @@ impl Family {
         self.takers[first..].iter().take_while(move |(to, _)| *to == index).map(|(_, from)| *from)
     }
 
-    /// Without which event the one at `index` would not have begun: of those whose work it took up the one that
-    /// ended last, or else its parent.
-    pub(super) fn cause(&self, nodes: &[Node], index: usize) -> Option<usize> {
-        self.taken_by(index)
-            .max_by_key(|&from| (nodes[from].end, nodes[from].span))
-            .or_else(|| self.parent(index))
+    /// Of those whose work the event at `index` took up the one that ended last.
+    pub(super) fn taken(&self, nodes: &[Node], index: usize) -> Option<usize> {
+        self.taken_by(index).max_by_key(|&from| (nodes[from].end, nodes[from].span))
+    }
+
+    /// The calls whose ids the spans that serve them share, if there are any.
+    pub(super) fn calls(&self, nodes: &[Node]) -> Option<Calls> {
+        self.shares_ids.then(|| Calls::of(nodes))
     }
 
     /// The queues, as (from, to): PRODUCER to CONSUMER, and every link.
@@ -138,6 +163,18 @@ impl Directory {
             a.place().cmp(&b.place()).then_with(|| a.as_parent().cmp(&b.as_parent()))
         });
         Directory::Sorted(by_span)
+    }
+
+    /// Whether several spans of one trace have the same id.
+    fn has_shared_ids(&self, nodes: &[Node]) -> bool {
+        match self {
+            Directory::Few => nodes.iter().enumerate().any(|(index, node)| {
+                node.span.is_some() && nodes[..index].iter().any(|other| other.place() == node.place())
+            }),
+            Directory::Sorted(by_span) => {
+                by_span.windows(2).any(|two| nodes[two[0]].place() == nodes[two[1]].place())
+            }
+        }
     }
 
     /// Where a span is, given its trace; of several with one id the one that is a parent to others.
