@@ -274,11 +274,11 @@ fn check_and_the_start_warn_about_room_that_a_compressed_request_cannot_find() {
     let limits = |bytes_in_flight: u64| {
         format!("{QUICK}limits: {{request_bytes: 5000000, bytes_in_flight: {bytes_in_flight}}}\n")
     };
-    for (bytes_in_flight, is_tight) in [(18_388_612, true), (18_388_613, false)] {
+    for (bytes_in_flight, is_tight) in [(23_388_612, true), (23_388_613, false)] {
         let finished = Launch::config(&limits(bytes_in_flight)).args(&["check", "config.yaml"]).run();
-        let warning = "warning: limits.bytes_in_flight (18388612): ";
+        let warning = "warning: limits.bytes_in_flight (23388612): ";
         assert_eq!(finished.stdout.contains(warning), is_tight, "{finished:?}");
-        assert_eq!(finished.stdout.contains("18388613"), is_tight, "{finished:?}");
+        assert_eq!(finished.stdout.contains("23388613"), is_tight, "{finished:?}");
     }
     let server = Launch::config(&limits(5_000_000)).start();
     support::eventually("it is in the log", || server.logs().contains("limits.bytes_in_flight (5000000)"));

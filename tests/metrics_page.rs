@@ -344,9 +344,9 @@ fn sum(page: &Page, name: &str) -> f64 {
     page.sum(&format!("latency_aggregator_{name}"), &[])
 }
 
-/// Each event is counted once, and so is each instance.
-#[track_caller]
-fn check_identities(page: &Page) {
+/// How many events, and how many instances, are counted nowhere or twice. On a page that is read while something is being closed
+/// that may be some, for a moment.
+fn unaccounted(page: &Page) -> (f64, f64) {
     let received = sum(page, "events_received_total");
     let homes = [
         "events_open",
@@ -359,12 +359,12 @@ fn check_identities(page: &Page) {
         "events_ignored_total",
     ];
     let found: f64 = homes.iter().map(|name| sum(page, name)).sum();
-    assert_eq!(received, found, "events: {}", page.interesting());
+    let events = received - found;
     let opened = sum(page, "instances_opened_total");
     let ended =
         ["open_instances", "instances_closed_total", "instances_unmatched_total", "instances_merged_total"];
     let found: f64 = ended.iter().map(|name| sum(page, name)).sum();
-    assert_eq!(opened, found, "instances: {}", page.interesting());
+    (events, opened - found)
 }
 
 /// Requests of all kinds over all ways: good, repeated, bad, ignored, and pushes.
@@ -403,9 +403,10 @@ flows:
     for base in [QUICK, PATIENT] {
         let server = Launch::config(&format!("{base}{config}")).start();
         mixed_load(&server);
-        check_identities(&server.scrape());
-        let page = if base == QUICK { server.until_settled() } else { server.scrape() };
-        check_identities(&page);
+        let is_right = |page: &Page| unaccounted(page) == (0.0, 0.0);
+        let page = server.until("each event and instance is counted once", is_right);
+        let page = if base == QUICK { server.until_settled() } else { page };
+        assert_eq!(unaccounted(&page), (0.0, 0.0), "{}", page.interesting());
         assert_eq!(sum(&page, "events_received_total"), 30.0 * (5.0 + 1.0 + 1.0 + 4.0));
         assert_eq!(sum(&page, "events_rejected_total"), 30.0 * 3.0);
         if base == QUICK {

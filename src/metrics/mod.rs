@@ -113,6 +113,10 @@ pub struct Metrics {
     store: OnceLock<StoreMetrics>,
 }
 
+/// For what requests are refused that senders are to keep: these reasons are there from the start, so that the first refusal is
+/// seen as one more, and somebody is told.
+const REFUSED_FOR_NOW: [&str; 3] = ["overloaded", "bytes_in_flight", "store"];
+
 /// How long the series of a flow that the config has no longer are shown after its last instance was closed: several
 /// scrapes of any usual interval.
 const SHOWN_AFTER_RETIRING: Duration = Duration::from_secs(600);
@@ -233,6 +237,9 @@ impl Metrics {
         }
         metrics.own.requests.reload_succeeded.set(1.0);
         metrics.own.requests.reloaded_at.set(now.wall.unix_nanoseconds() as f64 / 1e9);
+        for reason in REFUSED_FOR_NOW {
+            metrics.own.requests.refused.with_label_values(&[reason]).inc_by(0);
+        }
         for reason in &metrics.settings.rejection_reasons {
             metrics.own.events.rejected.with_label_values(&[*reason]).inc_by(0);
         }

@@ -381,7 +381,7 @@ impl RequestMetrics {
                 "Whether what the files of a secret hold could be taken: 1, or 0 while older content is in force.",
                 &["secret"],
             ),
-            config_hash: make.gauge("config_hash", "Fingerprint of the config in force."),
+            config_hash: make.gauge("config_hash", "Fingerprint of the config that was taken last, with settings that need a restart."),
             reload_succeeded: make.gauge(
                 "config_last_reload_successful",
                 "Whether the last config that was read could be taken: 1, or 0 while an older one is in force.",
