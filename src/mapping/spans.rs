@@ -201,6 +201,7 @@ impl<'r> SpanMapper<'r> {
             let copy = Event { flags: event.flags.with(Flags::COPY), ..event.clone() };
             self.mapped.events.push(Key::Also { flow, trace }, copy, joints);
         }
+        self.taken.update(|taken| taken + EVENT_BYTES);
         if self.links.is_empty() && self.rules.keys().is_empty() {
             self.mapped.events.push(Key::Trace(trace), event, Box::default());
             return;
@@ -310,8 +311,7 @@ impl<'r> SpanMapper<'r> {
         }
         /// A request that takes less is one of many.
         const STEP: usize = 1 << 20;
-        let taken = self.taken.get() + EVENT_BYTES;
-        self.taken.set(taken);
+        let taken = self.taken.get();
         if let Some(room) = self.room.as_mut().filter(|_| taken >= STEP) {
             self.taken.set(0);
             self.is_full = !room(taken);

@@ -121,12 +121,16 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// What a push takes as an event of its own, in bytes, roughly.
 const PUSH_BYTES: usize = 512;
+/// Nothing shorter is a push.
+const SHORTEST_PUSH: &str = r#"{"id":"1","name":"a"}"#;
 
 fn accept(pipeline: &Pipeline, body: &[u8], reserved: &mut Reserved) -> Result<Applied<Bytes>, Refusal> {
     let now = pipeline.now();
     let body = Body::read(body)?;
     if let Pushes::Many(pushes) = &body.pushes {
-        reserved.grow(pushes.len() * PUSH_BYTES)?;
+        // Before any of them has created a flow.
+        let may_be_right = pushes.iter().filter(|push| push.get().len() >= SHORTEST_PUSH.len());
+        reserved.grow(may_be_right.count() * PUSH_BYTES)?;
     }
     // Mapping may create flows, which is a matter of the order, too.
     pipeline.log(&Input::Pushes { now, request: body.text }, || body.accept(pipeline, now))
