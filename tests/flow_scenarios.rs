@@ -815,7 +815,18 @@ fn a_root_beyond_the_cap_still_says_which_flow_it_is() {
     }
     world.receive(&[span("worker", 101, 90.0, 110.0).server().under(1)]);
     check(world.at(700.0), &["checkout ok root 110s at 210s"]);
-    assert_eq!((world.total.new, world.total.over_limit), (52, 19));
+    assert_eq!((world.total.new, world.total.over_limit), (51, 20));
+}
+
+#[test]
+fn a_root_that_comes_long_after_the_cap_is_waited_for() {
+    let caps = Caps { events_per_instance: 50, ..NO_CAPS };
+    let mut world = World::new("[{name: checkout, match: 'span.name == \"POST /orders\"'}]", &[], caps);
+    world.at(200.0);
+    let spans = (2..70).map(|id| span("worker", id, id as f64, id as f64 + 1.0).under(1));
+    world.receive(&spans.collect::<Vec<_>>());
+    world.at(240.0).receive(&[span("gateway", 1, 0.0, 240.0).server().named("POST /orders")]);
+    check(world.at(700.0), &["checkout ok root 240s at 250s"]);
 }
 
 #[test]

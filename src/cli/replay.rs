@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::assembly::build_pipeline;
 use crate::config::{self, Loaded, Override};
+use crate::domain::names::is_of_the_process;
 use crate::explain::Explanation;
 use crate::metrics::exposition;
 use crate::metrics::snapshot::{Family, Value};
@@ -159,12 +160,9 @@ fn outcome(pipeline: &Pipeline, read: u64, rejected: u64) -> Replayed {
         late: count("latency_aggregator_late_events_total"),
         over_limit: count("latency_aggregator_events_over_limit_total"),
     };
-    families.retain(|family| !family.name.starts_with("latency_aggregator_") && !is_of_the_process(family));
+    families
+        .retain(|family| !family.name.starts_with("latency_aggregator_") && !is_of_the_process(&family.name));
     Replayed { ended, spans, families }
-}
-
-fn is_of_the_process(family: &Family) -> bool {
-    family.name.starts_with("process_")
 }
 
 /// A progress bar on standard error, shown if that is a terminal.

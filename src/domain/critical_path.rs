@@ -24,7 +24,7 @@ pub struct Timed {
     /// Where that is in the list inside of which it happened: its parent, or else whose work it took up.
     pub parent: Option<usize>,
     /// Whether that did not wait for it.
-    pub is_async: bool,
+    pub is_asynchronous: bool,
     /// Where that is without which it would not have begun: whose work it took up, or else its parent.
     pub cause: Option<usize>,
 }
@@ -32,7 +32,7 @@ pub struct Timed {
 impl Timed {
     /// An event that began because of its parent, and for which that waits.
     pub fn inside_of(parent: Option<usize>, start: EventTime, end: EventTime) -> Self {
-        Timed { start, end, parent, is_async: false, cause: parent }
+        Timed { start, end, parent, is_asynchronous: false, cause: parent }
     }
 }
 
@@ -194,7 +194,7 @@ impl<'e> Walk<'e> {
             // What goes on after its parent has ended was waited for as long as that lasted; nothing that is asynchronous was.
             let waited_for = |&child: &usize| {
                 let ended = self.events[child].end;
-                let child_ended = if self.events[child].is_async { ended } else { ended.min(end) };
+                let child_ended = if self.events[child].is_asynchronous { ended } else { ended.min(end) };
                 let is_inside = child_ended > start && self.events[child].start < self.at;
                 !self.visited[child] && is_inside && child_ended <= latest
             };

@@ -470,22 +470,23 @@ impl Instance {
     /// Whether an event finds room beyond the cap: what decides about a trace comes last, and one that may still turn out to be
     /// another flow's is not folded, which would keep that. The first roots are kept, and what is first to enter a service.
     fn finds_room(&self, event: &Event, rules: &impl Rules) -> bool {
-        /// Services may be made up.
-        const MOST_BEYOND: usize = 64;
+        /// It is looked for among so many of the first and of the last ones: services may be made up, and events are many.
+        const LOOKED_AT: usize = 512;
         let Body::Detailed { events } = &self.body else { return false };
-        let beyond = events.get(rules.events_per_instance()..).unwrap_or_default();
         let is_entry = match event.kind {
             Kind::Push => false,
             Kind::Server | Kind::Consumer => true,
             Kind::Internal | Kind::Client | Kind::Producer => !event.parent.is_some(),
         };
         let what = |event: &Event| {
-            (event.parent.is_some(), event.flags.has(Flags::ERROR), Arc::clone(&event.facts.service))
+            let is_served = matches!(event.kind, Kind::Server | Kind::Consumer);
+            (event.parent.is_some(), is_served, event.flags.has(Flags::ERROR), event.facts.origin)
         };
+        let mut known = events.iter().take(LOOKED_AT).chain(events.iter().rev().take(LOOKED_AT));
         is_entry
-            && beyond.len() < MOST_BEYOND
+            && events.len() < rules.events_per_instance() + Outline::MOST_BEYOND
             && !may_fold(&self.flow, rules)
-            && !beyond.iter().any(|known| what(known) == what(event))
+            && !known.any(|known| what(known) == what(event))
     }
 
     fn record_beyond_cap(&mut self, event: &Event, rules: &impl Rules) -> Recorded {

@@ -29,14 +29,8 @@ const DERIVED: [&str; 5] = ["_bucket", "_sum", "_count", "_total", "_created"];
 
 /// Families that are ours.
 const RESERVED_METRIC_PREFIXES: [&str; 3] = ["flow_", "latency_aggregator_", "__"];
-/// Others that are not of a client's making: those of the process, and what Prometheus adds to each scrape and for alerts. Not all
-/// that begin as they do, for a flow may well be called `process_order`.
-const RESERVED_METRICS: [&str; 19] = [
-    "up",
-    "ALERTS",
-    "ALERTS_FOR_STATE",
-    "target_info",
-    "otel_scope_info",
+/// Those of the process.
+const OF_THE_PROCESS: [&str; 7] = [
     "process_cpu_seconds",
     "process_open_fds",
     "process_max_fds",
@@ -44,6 +38,15 @@ const RESERVED_METRICS: [&str; 19] = [
     "process_resident_memory_bytes",
     "process_start_time_seconds",
     "process_threads",
+];
+/// Others that are not of a client's making: what Prometheus adds to each scrape and for alerts. Not all
+/// that begin as they do, for a flow may well be called `process_order`.
+const RESERVED_METRICS: [&str; 12] = [
+    "up",
+    "ALERTS",
+    "ALERTS_FOR_STATE",
+    "target_info",
+    "otel_scope_info",
     "scrape_duration_seconds",
     "scrape_timeout_seconds",
     "scrape_sample_limit",
@@ -57,11 +60,17 @@ const RESERVED_METRICS: [&str; 19] = [
 const RESERVED_LABELS: [&str; 8] =
     ["le", "quantile", "flow", "stage", "outcome", "reason", "result", "otel_metric_overflow"];
 
+/// Whether a metric is one of the process, or of a name that gets in the way of one.
+pub fn is_of_the_process(name: &str) -> bool {
+    OF_THE_PROCESS.iter().any(|taken| overlap(name, taken))
+}
+
 /// Checks the name of a metric that a push creates.
 pub fn check_metric_name(name: &str) -> Result<(), NameError> {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
     check_form(name, |c| first(c) || c.is_ascii_digit(), first)?;
     let reserved = RESERVED_METRICS.iter().any(|taken| overlap(name, taken))
+        || is_of_the_process(name)
         || RESERVED_METRIC_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     if reserved { Err(NameError::Reserved) } else { Ok(()) }
 }

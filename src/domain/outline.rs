@@ -163,6 +163,8 @@ impl Outline {
             + footprint::array::<Handover>(self.handovers.capacity())
     }
 
+    /// How many events beyond the cap are kept of a trace of which it is not known yet what it is.
+    pub const MOST_BEYOND: usize = 64;
     /// How many distinct stages one instance may have beside [`Self::FURTHER_STAGES`].
     pub const MAX_STAGES: usize = 256;
     /// The stage that stands for all that found no room.
@@ -230,7 +232,7 @@ impl Outline {
         let says_the_same =
             |known: &Node| known.enters_as(&node) && (known.is_in_error() || !node.is_in_error());
         // One that is replaced later may say something else then.
-        let has_room = self.nodes.len() <= cap + most;
+        let has_room = self.nodes.len() <= cap + Self::MOST_BEYOND + most;
         let is_entry = has_room && node.counts && node.enters_alone() && !last().any(says_the_same);
         if is_entry || (node.is_root() && !self.has_root) {
             self.add(node);
@@ -358,7 +360,12 @@ impl Outline {
             root,
             pushes: self.signals.pushes,
             spans: self.signals.spans,
-            missing_parent: if self.overflowed { MissingParent::None } else { family.missing },
+            // Whose parent was dropped is not missing; the root never is dropped, and comes last.
+            missing_parent: if self.overflowed && self.has_root {
+                MissingParent::None
+            } else {
+                family.missing
+            },
             unanswered: !self.overflowed && family.unanswered(&self.nodes),
             awaits_link: false,
             error: self.error(root, ends_in_error, flow),
@@ -428,27 +435,38 @@ impl Outline {
     /// When the events of the flow were at work, and which has caused which.
     fn timed(&self, family: &Family, counting: &Counting) -> Few<Timed> {
         let calls = family.calls(&self.nodes);
-        // What does not count stands between others all the same.
-        let counted = |node: usize| {
-            let mut way = std::iter::successors(Some(node), |node| family.parent(*node)).take(MAX_IGNORED);
-            way.find_map(|node| counting.place(node))
+        let parent_of = |node: usize| {
+            let call = calls.as_ref().and_then(|calls| calls.of_served(&self.nodes, node));
+            call.or_else(|| family.parent(node))
+        };
+        let is_asynchronous = |parent: usize, node: usize| {
+            (self.nodes[parent].kind, self.nodes[node].kind) == (Kind::Producer, Kind::Consumer)
+        };
+        // What does not count stands between others all the same, but not between what waits and what is not waited for.
+        let enclosing = |node: usize| {
+            let mut inner = node;
+            for _ in 0..MAX_IGNORED {
+                let parent = parent_of(inner)?;
+                match counting.place(parent) {
+                    Some(place) => return Some((place, is_asynchronous(parent, inner))),
+                    None if is_asynchronous(parent, inner) => return None,
+                    None => inner = parent,
+                }
+            }
+            None
         };
         let timed = |place: usize| {
             let node = counting.node(place);
-            let Node { end, kind, .. } = self.nodes[node];
-            let call = calls.as_ref().and_then(|calls| calls.of_served(&self.nodes, node));
-            let parent = call.or_else(|| family.parent(node)).and_then(counted);
-            let is_taken_up = |parent: usize| self.nodes[counting.node(parent)].kind == Kind::Producer;
-            let taken = family.taken(&self.nodes, node).and_then(counted);
+            let end = self.nodes[node].end;
+            let parent = enclosing(node);
+            let taken = family.taken(&self.nodes, node).and_then(|from| counting.place(from));
+            let (place, is_asynchronous) = parent.or_else(|| Some((taken?, true))).unzip();
             Timed {
                 start: self.work_start(family, node).min(end),
                 end,
-                parent: parent.or(taken),
-                is_async: match parent {
-                    Some(parent) => kind == Kind::Consumer && is_taken_up(parent),
-                    None => taken.is_some(),
-                },
-                cause: taken.or(parent),
+                parent: place,
+                is_asynchronous: is_asynchronous.unwrap_or_default(),
+                cause: taken.or(parent.map(|(parent, _)| parent)),
             }
         };
         (0..counting.len()).map(timed).collect()

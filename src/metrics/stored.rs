@@ -16,6 +16,7 @@ use crate::domain::catalog::Catalog;
 use crate::domain::ids::FlowId;
 use crate::domain::instance::Rules;
 use crate::domain::labels::Label;
+use crate::domain::names::is_of_the_process;
 use crate::domain::stored::{Damaged, Decoder, Encoder, Stored, stored_fields};
 use crate::domain::time::{Arrival, EventTime, Now};
 
@@ -98,7 +99,7 @@ pub enum Stability {
 
 /// Of the family of this name.
 pub fn stability(name: &str) -> Stability {
-    let is_own = name.starts_with("latency_aggregator_") || name.starts_with("process_");
+    let is_own = name.starts_with("latency_aggregator_") || is_of_the_process(name);
     if is_own && !is_carried(name) { Stability::Fresh } else { Stability::Settled }
 }
 
