@@ -32,6 +32,13 @@ pub enum Kind {
     Push,
 }
 
+impl Kind {
+    /// Whether it is the kind of a span that enters its stage whatever its parent is: it serves a call, or takes work off a queue.
+    pub fn is_entry(self) -> bool {
+        matches!(self, Kind::Server | Kind::Consumer)
+    }
+}
+
 /// One observation of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Event {

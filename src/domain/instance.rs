@@ -473,14 +473,10 @@ impl Instance {
         /// It is looked for among so many of the first and of the last ones: services may be made up, and events are many.
         const LOOKED_AT: usize = 512;
         let Body::Detailed { events } = &self.body else { return false };
-        let is_entry = match event.kind {
-            Kind::Push => false,
-            Kind::Server | Kind::Consumer => true,
-            Kind::Internal | Kind::Client | Kind::Producer => !event.parent.is_some(),
-        };
+        let is_entry = event.kind != Kind::Push && (event.kind.is_entry() || !event.parent.is_some());
         let what = |event: &Event| {
-            let is_served = matches!(event.kind, Kind::Server | Kind::Consumer);
-            (event.parent.is_some(), is_served, event.flags.has(Flags::ERROR), event.facts.origin)
+            let is_failed = event.flags.has(Flags::ERROR);
+            (event.parent.is_some(), event.kind.is_entry(), is_failed, event.facts.origin)
         };
         let mut known = events.iter().take(LOOKED_AT).chain(events.iter().rev().take(LOOKED_AT));
         is_entry

@@ -635,7 +635,7 @@ impl Node {
 
     /// Whether its stage is entered by it, whatever its parent is.
     fn enters_alone(&self) -> bool {
-        matches!(self.kind, Kind::Server | Kind::Consumer | Kind::Push) || !self.parent.is_some()
+        self.kind == Kind::Push || self.kind.is_entry() || !self.parent.is_some()
     }
 
     /// Whether the same stage as another one's is entered by it, whatever its parent is.

@@ -3,13 +3,16 @@
 //!
 //! Invariant: the cache is an optimisation only. It is bounded, and emptying it changes no result.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 
-use super::condition::{Condition, Path, PathTable, Question, Slot, Slots, ValueExpression, text_up_to};
+use super::condition::{
+    Condition, Path, PathTable, Question, Slot, Slots, Value, ValueExpression, text_up_to,
+};
 use crate::domain::event::{Facts, Matches, View};
 use crate::domain::footprint::Held;
 use crate::domain::ids::FlowId;
@@ -335,11 +338,10 @@ impl SpanRules {
     }
 
     fn evaluate(&self, slots: &Slots<'_, '_>, is_entry: bool, threshold: u64) -> Interned {
-        let text_of = |value| text_up_to(value, self.value_bytes);
-        let service = slots.value(self.service).map(text_of).filter(|name| !name.is_empty());
+        let service = slots.value(self.service).map(|value| self.text(value)).filter(|name| !name.is_empty());
         let service = self.cut(service.as_deref().unwrap_or("unknown_service"));
         // Only people read it: that it was cut is not counted.
-        let name = slots.value(self.name).map(text_of);
+        let name = slots.value(self.name).map(|value| self.text(value));
         let name = self.shared(cut(name.as_deref().unwrap_or_default(), self.value_bytes).0);
         let mut views: Vec<(FlowId, View)> =
             self.flows.iter().map(|rule| (rule.id, self.view(rule, slots, &service))).collect();
@@ -388,8 +390,10 @@ impl SpanRules {
         let holds = |condition: &Option<Condition>| {
             condition.as_ref().is_some_and(|condition| condition.holds(slots))
         };
-        let text_of = |value| text_up_to(value, self.value_bytes);
-        let stage = rule.stage.as_ref().map(|stage| stage.value(slots).map(text_of).unwrap_or_default());
+        let stage = rule
+            .stage
+            .as_ref()
+            .map(|stage| stage.value(slots).map(|value| self.text(value)).unwrap_or_default());
         View {
             stage: stage.map_or_else(|| Arc::clone(service), |stage| self.cut(&stage)),
             start: holds(&rule.start),
@@ -404,7 +408,7 @@ impl SpanRules {
     }
 
     fn label(&self, expression: &ValueExpression, slots: &Slots<'_, '_>) -> Option<Arc<str>> {
-        let text = text_up_to(expression.value(slots)?, self.value_bytes);
+        let text = self.text(expression.value(slots)?);
         (!text.is_empty()).then(|| self.cut(&text))
     }
 
@@ -415,8 +419,8 @@ impl SpanRules {
         service: &Arc<str>,
         is_entry: bool,
     ) -> View {
-        let text_of = |value| text_up_to(value, self.value_bytes);
-        let text = |slot: Slot| slots.value(slot).map(text_of).filter(|text| !text.is_empty());
+        let text =
+            |slot: Slot| slots.value(slot).map(|value| self.text(value)).filter(|text| !text.is_empty());
         let method = built_in.methods.iter().find_map(|slot| text(*slot));
         let name = match (method, text(built_in.route)) {
             (Some(method), Some(route)) => Some(format!("{method} {route}").into()),
@@ -428,6 +432,11 @@ impl SpanRules {
             false => vec![None, None],
         };
         View { stage: Arc::clone(service), start: false, ends: 0, error: None, labels: labels.into() }
+    }
+
+    /// As much of the text of a value as is kept of it, and a little more if there is more.
+    fn text<'v>(&self, value: Value<'v>) -> Cow<'v, str> {
+        text_up_to(value, self.value_bytes)
     }
 
     fn cut(&self, text: &str) -> Arc<str> {

@@ -235,7 +235,7 @@ impl<'r> SpanMapper<'r> {
                 | Path::SpanAttribute(_) => {}
             }
         }
-        let is_entry = is_root || matches!(kind, Kind::Server | Kind::Consumer);
+        let is_entry = is_root || kind.is_entry();
         for values in [&mut self.resource, &mut self.scope, &mut self.span] {
             values.answer(self.rules);
         }

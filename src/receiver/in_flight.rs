@@ -66,9 +66,7 @@ impl Reserved {
         self.bytes += bytes;
         Ok(())
     }
-}
 
-impl Reserved {
     /// How much room it has.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

@@ -89,10 +89,8 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// As gRPC over HTTP2, "Requests", has it.
 fn not_grpc(receiver: &Receiver, request: Request) -> Response {
-    body::drain_later(request.into_body());
     let refusal = Refusal::Unsupported("content-type must be application/grpc".to_owned());
-    receiver.refused(&refusal);
-    receiver.answered(Transport::Grpc, &(refusal.grpc_code() as i32).to_string());
+    refuse_unread(receiver, request, &refusal);
     (refusal.http_status(), format!("{}\n", refusal.message())).into_response()
 }
 
@@ -145,11 +143,16 @@ fn accepted(mapped: &MappedSpans) -> Response {
 }
 
 async fn unimplemented(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
-    body::drain_later(request.into_body());
     let refusal = Refusal::NotFound("only traces are received here, by TraceService/Export".to_owned());
-    receiver.refused(&refusal);
-    receiver.answered(Transport::Grpc, &(refusal.grpc_code() as i32).to_string());
+    refuse_unread(&receiver, request, &refusal);
     status(&refusal).into_http()
+}
+
+/// Counts a request that is refused without having been read, and its answer.
+fn refuse_unread(receiver: &Receiver, request: Request, refusal: &Refusal) {
+    body::drain_later(request.into_body());
+    receiver.refused(refusal);
+    receiver.answered(Transport::Grpc, &(refusal.grpc_code() as i32).to_string());
 }
 
 /// Answers a call that carries no token of ours.
